@@ -1,0 +1,273 @@
+"""What the operator chose: frozen values, each with its sentence; the reader of routes.yaml and its JSON Schema
+are made from these classes.
+
+A `Secret` field is written in the file as a reference, `env:NAME` or `file:PATH`, never as its value.
+Durations are seconds, sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from authproxy.core.model import DEFAULT_TENANT, EMPTY, Environment
+from authproxy.core.secret import Secret
+
+
+def setting(doc: str, default: Any = ..., *, factory: Any = ..., **rules: Any) -> Any:
+    """One key of routes.yaml: its sentence, its default, and rules the reader checks
+    (`minimum`, `maximum`, `pattern`, `examples`)."""
+    metadata = {"doc": doc, **rules}
+    if factory is not ...:
+        return field(default_factory=factory, metadata=metadata)
+    if default is not ...:
+        return field(default=default, metadata=metadata)
+    return field(metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class CallerChoice:
+    """One way in which agents say who they are."""
+
+    kind: Literal["loopback", "api_key"] = setting(
+        "`loopback`: no credential, believed only on a loopback listener; `api_key`: keys made with `agents create`"
+    )
+    agent: str | None = setting("the agent's name where the kind itself has none (`loopback`)", None)
+    tenant: str = setting("the tenant of callers of this kind", DEFAULT_TENANT)
+    may_act_for: tuple[str, ...] = setting(
+        "user ids, `*` for all, or prefixes ending in `*`; for `api_key` an upper bound on what the keys say",
+        ("*",),
+    )
+    operator: bool = setting(
+        "whether `loopback` callers may use the operators' part of the control plane", False
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who may ask, and for whom."""
+
+    user_header: str = setting("the header that names the user", "X-User-ID", pattern=r"^[A-Za-z0-9-]+$")
+    callers: tuple[CallerChoice, ...] = setting(
+        "in order; the first that recognises the credential decides", ()
+    )
+    verifier_url: str | None = setting(
+        "where the browser goes after consent so that your application can confirm who opened the link "
+        "(`POST /v1/auth/confirm_user`); without it the browser that pressed the button is believed",
+        None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Overrides of the catalogue's endpoints, for emulators, national clouds and private servers."""
+
+    authorization: str | None = setting("authorization endpoint", None)
+    token: str | None = setting("token endpoint", None)
+    revocation: str | None = setting("revocation endpoint (RFC 7009)", None)
+    userinfo: str | None = setting("userinfo endpoint", None)
+    introspection: str | None = setting("introspection endpoint (RFC 7662)", None)
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderChoice:
+    """Your app registration at one provider. For a provider of the catalogue only what is yours is said."""
+
+    catalogue: str | None = setting(
+        "the catalogue entry to build on; default: the entry of this key's own name", None
+    )
+    issuer: str | None = setting("an OIDC issuer: endpoints come from its discovery document", None)
+    client_id: Secret | str | None = setting("client id, literal or `env:`/`file:`", None)
+    client_secret: Secret | None = setting("client secret, as `env:NAME` or `file:PATH`", None)
+    client_auth: Literal["client_secret_basic", "client_secret_post", "none"] | None = setting(
+        "how the client authenticates at the token endpoint; default: what the catalogue prefers", None
+    )
+    pkce: bool | None = setting(
+        "send PKCE S256; default: yes, unless the catalogue says that the provider fails on it", None
+    )
+    endpoints: Endpoints = setting("overrides of single endpoints", factory=Endpoints)
+    api_hosts: tuple[str, ...] = setting(
+        "the only hosts that its tokens may be sent to (added to the catalogue's)", ()
+    )
+    scopes: tuple[str, ...] = setting("scopes always asked for, beside those of the routes", ())
+    authorize_params: Mapping[str, str] = setting(
+        "further parameters of the authorization request", factory=lambda: EMPTY
+    )
+    environment: str | None = setting(
+        "the provider's own environment, where it has several (`sandbox`, `govslack`, …)", None
+    )
+    subdomain: str | None = setting(
+        "fills `{subdomain}`, `{tenant}`, `{shop}` … in the catalogue's URLs", None
+    )
+    refresh_margin: int | None = setting(
+        "seconds before expiry from which a token is refreshed; never more than a fifth of its life",
+        None,
+        minimum=0,
+    )
+    token_lifetime: int | None = setting(
+        "access token life to assume where the provider does not tell", None, minimum=1
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One permission of a route."""
+
+    methods: tuple[str, ...] = setting("methods, upper case; `*` for all", ("*",))
+    paths: tuple[str, ...] = setting(
+        "globs on the upstream path, beginning with `/`: `*` within a segment, `**` across segments", ("/**",)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTimeouts:
+    """Overrides of the timeouts for one route."""
+
+    connect: float | None = setting("seconds to connect, TLS included", None, minimum=0.001)
+    first_byte: float | None = setting("seconds until the answer's head", None, minimum=0.001)
+    idle: float | None = setting(
+        "seconds between two reads of the answer's body; 0: no limit", None, minimum=0
+    )
+    total: float | None = setting("seconds for the whole exchange; 0: no limit", None, minimum=0)
+
+
+@dataclass(frozen=True, slots=True)
+class RouteChoice:
+    """A named upstream with its provider, needed scopes and rules. Catalogue routes know the first three."""
+
+    prefix: str | None = setting("path prefix on the data plane; default: `/` and the route's name", None)
+    upstream: str | None = setting("base URL of the API, `https://host[:port][/path]`", None)
+    provider: str | None = setting("key of the provider", None)
+    scopes: tuple[str, ...] = setting("scopes that a user's grant must have", ())
+    allow: tuple[Rule, ...] | None = setting(
+        "what may be called; with it, all else is refused; without it, the grant's scopes are the limit", None
+    )
+    hosts: tuple[str, ...] = setting(
+        "further hosts matched in absolute form (the upstream's own always is)", ()
+    )
+    max_body: int | None = setting("largest request body; default: limits.max_body", None, minimum=0)
+    max_replay: int | None = setting(
+        "largest body kept for a replay; default: limits.max_replay", None, minimum=0
+    )
+    timeouts: RouteTimeouts = setting("overrides for this route", factory=RouteTimeouts)
+    keep_set_cookie: bool = setting("pass the upstream's Set-Cookie on to agents", False)
+    send_cookies: bool = setting("pass the agent's Cookie on to the upstream", False)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes and counts. Reaching one is answered, never silently cut."""
+
+    max_header: int = setting("bytes of a request's or an answer's header section", 65536, minimum=1024)
+    max_line: int = setting("bytes of the request line, or of one header line", 32768, minimum=256)
+    max_fields: int = setting("number of header lines", 128, minimum=8)
+    max_body: int = setting("largest request body; 0: no limit", 0, minimum=0)
+    max_replay: int = setting(
+        "largest request body kept so that it can be sent again after a 401", 16 * 2**20, minimum=0
+    )
+    replay_memory: int = setting(
+        "of which in memory; the rest goes to an unlinked temporary file", 2**20, minimum=0
+    )
+    replay_total: int = setting("replay bytes of all requests together", 256 * 2**20, minimum=0)
+    max_requests: int = setting("requests at once", 2048, minimum=1)
+    max_upstream_connections: int = setting("connections to one upstream", 512, minimum=1)
+    drain: int = setting(
+        "bytes read and dropped of a refused request's body before its connection is closed",
+        262144,
+        minimum=0,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds; 0 means none where it says so."""
+
+    header: float = setting("to read a request's header section, from its first byte", 10.0, minimum=0.1)
+    keepalive: float = setting("an agent's idle connection is kept", 75.0, minimum=1)
+    upstream_idle: float = setting("an upstream's idle connection is kept", 15.0, minimum=0)
+    connect: float = setting("to connect to an upstream, TLS included", 10.0, minimum=0.001)
+    first_byte: float = setting("until the answer's head", 120.0, minimum=0.001)
+    idle: float = setting(
+        "between two reads of an answer's body, streams included; 0: no limit", 600.0, minimum=0
+    )
+    total: float = setting("for the whole exchange; 0: no limit", 0.0, minimum=0)
+    token_wait: float = setting("a request waits for a token to be refreshed", 30.0, minimum=0.1)
+    shutdown: float = setting("requests in flight are given to end", 30.0, minimum=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """How tokens are renewed."""
+
+    margin: int = setting(
+        "seconds before expiry from which a token is refreshed; never more than a fifth of its life",
+        300,
+        minimum=0,
+    )
+    deadline: float = setting("total time of one token call", 30.0, minimum=1)
+    lease: float = setting(
+        "life of the lease on a connection; must exceed the deadline by 10 s", 60.0, minimum=2
+    )
+    forced_interval: int = setting(
+        "least seconds between two refreshes forced by 401s on one connection", 30, minimum=0
+    )
+    backoff: float = setting("first pause after a transient failure; doubles, with jitter", 1.0, minimum=0.01)
+    backoff_max: float = setting("longest such pause", 60.0, minimum=0.01)
+    leash: float = setting(
+        "how long an opened token is used before its row's generation is looked at again", 5.0, minimum=0.05
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Flows:
+    """Consent."""
+
+    lifetime: int = setting("seconds a link stays good", 900, minimum=10)
+    max_pending: int = setting("open flows per tenant and user", 20, minimum=1)
+    next_uri_allow: tuple[str, ...] = setting(
+        "URL prefixes that `next_uri` may have, beside paths below public_url", ()
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """The trail."""
+
+    durability: Literal["batch", "strict"] = setting(
+        "`batch`: written within a fraction of a second; `strict`: a request goes upstream only after its record's "
+        "first half is on disk",
+        "batch",
+    )
+    queue: int = setting("records waiting to be written; a full queue answers `overloaded`", 10000, minimum=1)
+    flush: float = setting("seconds that a record may wait for its batch", 0.2, minimum=0.001)
+
+
+@dataclass(frozen=True, slots=True)
+class Egress:
+    """Which addresses may be dialled, beyond public ones."""
+
+    allow: tuple[str, ...] = setting(
+        "`host:port`, `CIDR` or `CIDR:port` of internal upstreams that are meant; metadata addresses stay refused",
+        (),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole of routes.yaml."""
+
+    version: Literal[1] = setting("of this format")
+    environment: Environment = setting("bound into every stored row", Environment.DEVELOPMENT)
+    public_url: str = setting(
+        "where browsers reach the control listener; redirect URIs hang below it", "http://127.0.0.1:8701"
+    )
+    identity: Identity = setting("who may ask, and for whom", factory=Identity)
+    providers: Mapping[str, ProviderChoice] = setting("app registrations by name", factory=lambda: EMPTY)
+    routes: Mapping[str, RouteChoice] = setting("routes by name", factory=lambda: EMPTY)
+    limits: Limits = setting("sizes and counts", factory=Limits)
+    timeouts: Timeouts = setting("seconds", factory=Timeouts)
+    refresh: Refresh = setting("how tokens are renewed", factory=Refresh)
+    flows: Flows = setting("consent", factory=Flows)
+    audit: Audit = setting("the trail", factory=Audit)
+    egress: Egress = setting("which addresses may be dialled", factory=Egress)
