@@ -24,11 +24,12 @@ class Refusal(Exception):
     """A request that authproxy answers itself.
 
     Parameters: `title` is one sentence for a person, free of secrets; `reason` is a short machine word that
-    refines the code; `connect_url` is where the user can mend it; `retry_after` is in seconds.
+    refines the code; `connect_url` is where the user can mend it; `retry_after` is in seconds; `status` stands in
+    for the code's own where HTTP has a more exact one (405, 408, 421, 505).
     """
 
     code: ClassVar[str]
-    status: ClassVar[int]
+    status: int
     act: ClassVar[Act]
     default_retry_after: ClassVar[int | None] = None
 
@@ -42,8 +43,11 @@ class Refusal(Exception):
         connect_url: str | None = None,
         missing_scopes: Iterable[str] = (),
         retry_after: int | None = None,
+        status: int | None = None,
     ) -> None:
         super().__init__(title)
+        if status is not None:
+            self.status = status
         self.title = title
         self.reason = reason
         self.provider = provider

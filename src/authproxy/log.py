@@ -1,0 +1,73 @@
+"""One JSON line per event on standard error; what looks like a credential is masked on its way out."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any, TextIO
+
+import structlog
+
+# The shapes of tokens that providers issue, of our own keys, and of fields that carry one. This is the second
+# line: call sites log no secrets to begin with, but a library's exception text may quote a header.
+_SHAPES = re.compile(
+    r"(?i)(?:bearer|basic|token)\s+[A-Za-z0-9._~+/=-]{8,}"
+    r"|\beyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]+){1,4}"
+    r"|\b(?:ya29\.|1//|xox[a-z]-|xoxe[.-]|gh[opsur]_|github_pat_|apx_|apk_|sk_live_|sk_test_)[A-Za-z0-9._-]{6,}"
+    r"|(?:access_token|refresh_token|client_secret|code_verifier|code|state|password)=[^&\s\"']{4,}"
+)
+_MASK = "[masked]"
+
+
+def mask(text: str) -> str:
+    """`text` with everything that has the shape of a credential replaced."""
+    return _SHAPES.sub(_MASK, text)
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, dict):
+        return {key: _masked(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_masked(item) for item in value]
+    return value
+
+
+def _mask_event(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return {key: _masked(value) for key, value in event.items()}
+
+
+def configure(level: str = "info", stream: TextIO | None = None) -> None:
+    """Send structlog and the standard library's loggers to `stream` (standard error), one JSON line each.
+
+    Tracebacks are rendered without local variables: locals hold tokens.
+    """
+    shared: list[Any] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _mask_event,
+                structlog.processors.JSONRenderer(default=repr),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())

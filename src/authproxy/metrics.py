@@ -1,0 +1,96 @@
+"""The numbers that can be scraped: every metric's name, help and labels in one place. No per-user labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+_FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+_SLOW = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class _Connections(Collector):
+    """Connections by provider and state, read from the store when scraped: right with zero traffic."""
+
+    def __init__(self) -> None:
+        self.counts: Mapping[tuple[str, str], int] = {}
+
+    def collect(self) -> Iterable[Metric]:
+        family = GaugeMetricFamily(
+            "authproxy_connections", "Connections in the store.", labels=("provider", "state")
+        )
+        for labels, count in sorted(self.counts.items()):
+            family.add_metric(labels, count)
+        yield family
+
+
+class Metrics:
+    """One registry per process part, so that two proxies in one process do not share numbers."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        r = self.registry
+        self._connections = _Connections()
+        r.register(self._connections)
+        self.requests = Counter(
+            "authproxy_requests",
+            "Requests on the data plane, by ending.",
+            ("route", "method", "status", "code"),
+            registry=r,
+        )
+        self.request_seconds = Histogram(
+            "authproxy_request_seconds",
+            "From the request's head to the last byte.",
+            ("route",),
+            buckets=_SLOW,
+            registry=r,
+        )
+        self.overhead_seconds = Histogram(
+            "authproxy_overhead_seconds",
+            "authproxy's own time in a request, the upstream's excluded.",
+            ("route",),
+            buckets=_FAST,
+            registry=r,
+        )
+        self.refreshes = Counter(
+            "authproxy_refresh",
+            "Token refreshes, by outcome and reason.",
+            ("provider", "outcome", "reason"),
+            registry=r,
+        )
+        self.refresh_seconds = Histogram(
+            "authproxy_refresh_seconds",
+            "Time of one token call.",
+            ("provider",),
+            buckets=_SLOW,
+            registry=r,
+        )
+        self.unpersisted = Gauge(
+            "authproxy_unpersisted_rotations",
+            "Rotated tokens that could not be saved yet.",
+            registry=r,
+        )
+        self.reuse_suspected = Counter(
+            "authproxy_reuse_suspected",
+            "Refusals that look like somebody else spent our refresh token.",
+            ("provider",),
+            registry=r,
+        )
+        self.audit_queue = Gauge("authproxy_audit_queue", "Audit records waiting for the disk.", registry=r)
+        self.reload_success = Gauge(
+            "authproxy_config_last_reload_success",
+            "1 where the last configuration read was taken over.",
+            registry=r,
+        )
+
+    def watch_audit(self, waiting: Callable[[], int]) -> None:
+        """Read the audit queue's length from `waiting` at each scrape."""
+        self.audit_queue.set_function(waiting)
+
+    def exposition(self, connections: Mapping[tuple[str, str], int]) -> bytes:
+        """The page in Prometheus' text format; `connections` is counted in the store just now."""
+        self._connections.counts = connections
+        return generate_latest(self.registry)
