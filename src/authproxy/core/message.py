@@ -1,0 +1,265 @@
+"""HTTP hygiene: reads a target, reads a request's fields once, strips what must not travel, injects the credential.
+
+Everything works on the bytes as they came: what policy judges and what is sent are cut from the same value.
+Rules are of RFC 9110 and RFC 9112; where those let a proxy repair, this one refuses.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from authproxy.core.errors import BadRequest, UserMissing
+
+RawFields = Sequence[tuple[bytes, bytes]]
+
+# RFC 9110 §7.6.1 and §11.7.2, and names of the same kind that are met in practice.
+_HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"http2-settings",
+        b"proxy-authorization",
+        b"proxy-authenticate",
+        b"proxy-authentication-info",
+    }
+)
+_PRIVATE = b"x-authproxy-"
+_ACCOUNT = b"x-authproxy-account"
+# Fields of an answer that frame it or belong to one hop; the walk writes its own.
+_ANSWER_DROPPED = _HOP_BY_HOP | {b"content-length"}
+
+_TARGET_BYTES = re.compile(rb"[!-~\x80-\xff]+")
+_AUTHORITY = re.compile(rb"(?:(\[[0-9A-Fa-f:.]+\])|([A-Za-z0-9._~-]+))(?::([0-9]{1,5}))?")
+_TOKEN_LIST = re.compile(rb"[\t ]*,[\t ,]*")
+_USER = re.compile(r"[^\x00-\x20\x7f,](?:[^\x00-\x1f\x7f,]*[^\x00-\x20\x7f,])?")
+_DIGITS = re.compile(rb"[0-9]{1,18}")
+MAX_USER = 256
+
+
+class Target(NamedTuple):
+    """A request target in parts that concatenate to the bytes that came.
+
+    `form` is of RFC 9112 §3.2. `scheme`, `host` and `port` are set for `absolute` (and host and port for
+    `authority`), lower-cased. `path` begins with `/`; `query` begins with `?` or is empty.
+    """
+
+    form: Literal["origin", "absolute", "authority", "asterisk"]
+    path: bytes = b""
+    query: bytes = b""
+    scheme: str = ""
+    host: str = ""
+    port: int = 0
+
+
+def target_of(method: str, raw: bytes) -> Target:
+    """Read a request target. Raises BadRequest for what is not of the four forms, or holds a fragment."""
+    if not _TARGET_BYTES.fullmatch(raw) or b"#" in raw:
+        raise BadRequest("the request target holds a fragment, a space or a control byte", reason="target")
+    if method == "CONNECT":
+        host, port = authority_of(raw)
+        if not port:
+            raise BadRequest("CONNECT names a host and a port", reason="target")
+        return Target("authority", host=host, port=port)
+    if raw[:1] == b"/":
+        path, mark, query = raw.partition(b"?")
+        return Target("origin", path, mark + query)
+    if raw == b"*" and method == "OPTIONS":
+        return Target("asterisk")
+    return _absolute(raw)
+
+
+def _absolute(raw: bytes) -> Target:
+    scheme, separator, rest = raw.partition(b"://")
+    name = scheme.lower().decode("latin-1")
+    if not separator or name not in ("http", "https"):
+        raise BadRequest("the request target is neither a path nor an http(s) URL", reason="target")
+    cut = min((i for i in (rest.find(b"/"), rest.find(b"?")) if i >= 0), default=len(rest))
+    host, port = authority_of(rest[:cut])
+    path, mark, query = rest[cut:].partition(b"?")
+    return Target(
+        "absolute", path or b"/", mark + query, name, host, port or (443 if name == "https" else 80)
+    )
+
+
+def authority_of(raw: bytes) -> tuple[str, int]:
+    """Host, lower-cased and without brackets, and port (0 where none is named). No user information."""
+    match = _AUTHORITY.fullmatch(raw)
+    if match is None or (match[3] is not None and not 0 < int(match[3]) < 65536):
+        raise BadRequest("the authority is not `host` or `host:port`", reason="authority")
+    host = (match[1] or match[2]).strip(b"[]").lower().decode("ascii")
+    return host, int(match[3] or 0)
+
+
+# Fields that never go on as they came; the walk writes its own Host and framing, and the one Authorization.
+_TAKEN = _HOP_BY_HOP | {b"host", b"content-length", b"expect", b"authorization", b"cookie", b"cookie2"}
+_CREDENTIALS = (b"authorization", b"proxy-authorization", b"x-authproxy-key")
+
+
+# Names under which nobody outside can register: RFC 2606, RFC 6761, RFC 9476's `.internal`, and cluster names.
+_RESERVED = re.compile(
+    r"(?:.*\.)?(?:localhost|test|example|invalid|local|internal|svc|example\.(?:com|net|org))\.?"
+)
+
+
+def rebindable(host: str) -> bool:
+    """Whether a stranger's DNS could point `host` at this machine.
+
+    A web page on such a name would reach a loopback listener as its own origin (DNS rebinding). Addresses,
+    single labels and reserved names cannot be pointed anywhere by outsiders.
+    """
+    bare = host.rstrip(".")
+    if ":" in bare or "." not in bare or bare.replace(".", "").isdigit():
+        return False
+    return _RESERVED.fullmatch(bare) is None
+
+
+@dataclass(slots=True)
+class RequestFields:
+    """A request's fields, read in one pass: what may travel (`lines`), and what was taken out of it."""
+
+    lines: list[tuple[bytes, bytes]]
+    users: Sequence[bytes] = ()
+    hosts: Sequence[bytes] = ()
+    accounts: Sequence[bytes] = ()
+    cookies: Sequence[bytes] = ()
+    upgrade: Sequence[bytes] = ()
+    credentials: Sequence[tuple[bytes, bytes]] = ()
+    content_length: int | None = None
+    chunked: bool = False
+    expects_continue: bool = False
+    close: bool = False
+
+
+def read_request_fields(raw: RawFields, user_field: bytes) -> RequestFields:
+    """Sort a request's field lines. `user_field` is lower-case.
+
+    Dropped for good: hop-by-hop fields and those that Connection names, every credential field in any case
+    and spelling, the user field, and authproxy's own. What is left keeps its order, case, repetition and
+    bytes. Raises BadRequest for framing that is ambiguous.
+    """
+    kept: list[tuple[bytes, bytes]] = []
+    taken: dict[bytes, list[bytes]] = {}
+    for line in raw:
+        low = line[0].lower()
+        if low in _TAKEN or low == user_field or low.startswith(_PRIVATE):
+            taken.setdefault(low, []).append(line[1])
+        elif b"_" not in low or not _twin(low.replace(b"_", b"-"), user_field):
+            kept.append(line)
+    found = RequestFields(kept)
+    if taken:
+        _take(found, taken, user_field)
+    return found
+
+
+def _twin(low: bytes, user_field: bytes) -> bool:
+    """Some servers read X_User_Id as X-User-Id: a twin must not smuggle what was stripped."""
+    return low in _TAKEN or low == user_field or low.startswith(_PRIVATE)
+
+
+def _take(found: RequestFields, taken: dict[bytes, list[bytes]], user_field: bytes) -> None:
+    found.users = taken.get(user_field, ())
+    found.hosts = taken.get(b"host", ())
+    found.accounts = taken.get(_ACCOUNT, ())
+    found.cookies = taken.get(b"cookie", ())
+    found.upgrade = taken.get(b"upgrade", ())
+    found.credentials = [(name, value) for name in _CREDENTIALS for value in taken.get(name, ())]
+    for value in taken.get(b"expect", ()):
+        if value.lower() != b"100-continue":
+            raise BadRequest("the only expectation met is 100-continue", reason="expect", status=417)
+        found.expects_continue = True
+    _read_framing(found, taken.get(b"content-length", []), taken.get(b"transfer-encoding", []))
+    options = taken.get(b"connection")
+    if options is not None:
+        named = frozenset(o.lower() for value in options for o in _TOKEN_LIST.split(value) if o)
+        found.close = b"close" in named
+        found.lines = [line for line in found.lines if line[0].lower() not in named]
+
+
+def _read_framing(found: RequestFields, lengths: list[bytes], codings: list[bytes]) -> None:
+    """RFC 9112 §6.3, the strict way: one length of plain digits, or exactly `chunked`, never both."""
+    if codings:
+        if lengths or len(codings) > 1 or codings[0].lower() != b"chunked":
+            raise BadRequest("the body's framing is ambiguous", reason="framing")
+        found.chunked = True
+    elif lengths:
+        if len(lengths) > 1 or not _DIGITS.fullmatch(lengths[0]):
+            raise BadRequest("Content-Length is not one number", reason="framing")
+        found.content_length = int(lengths[0])
+
+
+def user_of(values: Sequence[bytes], header: str) -> str:
+    """The one user that the header names. Raises UserMissing for none, several, empty or a list."""
+    if len(values) != 1:
+        raise UserMissing(f"send exactly one {header} header, not {len(values)}", reason="count")
+    try:
+        user = values[0].strip(b" \t").decode("utf-8")
+    except UnicodeDecodeError:
+        raise UserMissing(f"{header} is not UTF-8", reason="encoding") from None
+    if len(user) > MAX_USER or not _USER.fullmatch(user):
+        raise UserMissing(
+            f"{header} must be 1 to {MAX_USER} characters without commas or control characters",
+            reason="value",
+        )
+    return user
+
+
+def request_head(
+    method: str,
+    path: bytes,
+    query: bytes,
+    authority: bytes,
+    fields: RequestFields,
+    credential: bytes,
+    cookies: Sequence[bytes] = (),
+) -> bytes:
+    """The request head as it goes upstream: our version, our Host, our framing; the credential last, once.
+
+    `cookies` are the agent's, where the route lets them through.
+    """
+    parts = [method.encode("ascii"), b" ", path, query, b" HTTP/1.1\r\nHost: ", authority, b"\r\n"]
+    for name, value in fields.lines:
+        parts += (name, b": ", value, b"\r\n")
+    for value in cookies:
+        parts += (b"Cookie: ", value, b"\r\n")
+    if fields.chunked:
+        parts.append(b"Transfer-Encoding: chunked\r\n")
+    elif fields.content_length is not None:
+        parts.append(b"Content-Length: %d\r\n" % fields.content_length)
+    if fields.expects_continue:
+        parts.append(b"Expect: 100-continue\r\n")
+    parts += (b"Authorization: ", credential, b"\r\n\r\n")
+    return b"".join(parts)
+
+
+def answer_lines(fields: Iterable[tuple[bytes, bytes]], *, keep_set_cookie: bool) -> list[bytes]:
+    """An upstream's field lines as they go to the agent, each with its CRLF; framing is left out.
+
+    Hop-by-hop fields, those that Connection names, and anything that passes itself off as authproxy's are
+    dropped; the rest keeps order, case, repetition and bytes.
+    """
+    kept: list[tuple[bytes, bytes, bytes]] = []
+    nominated: list[bytes] = []
+    for name, value in fields:
+        low = name.lower()
+        if low in _ANSWER_DROPPED:
+            if low == b"connection":
+                nominated += [option.lower() for option in _TOKEN_LIST.split(value) if option]
+        elif low.startswith(_PRIVATE) or (low == b"set-cookie" and not keep_set_cookie):
+            continue
+        else:
+            kept.append((low, name, value))
+    named = frozenset(nominated)
+    return [b"%b: %b\r\n" % (name, value) for low, name, value in kept if low not in named]
+
+
+def values_of(fields: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
+    """Every value of the field `name` (lower-case), in order."""
+    return [value for key, value in fields if key.lower() == name]

@@ -1,0 +1,123 @@
+"""The audit record of one request, filled in as the walk goes and written once at its end."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from authproxy.core.model import ConnectionKey
+from authproxy.metrics import Metrics
+from authproxy.store.audit import Trail
+
+_MAX_PATH = 2048
+
+
+class Entry:
+    """What is known of a request so far. The walk writes into it and decides nothing by it."""
+
+    __slots__ = (
+        "_left",
+        "_outside",
+        "_started",
+        "account",
+        "act",
+        "agent",
+        "attempts",
+        "bytes_in",
+        "bytes_out",
+        "code",
+        "generation",
+        "host",
+        "method",
+        "path",
+        "provider",
+        "refreshed",
+        "request_id",
+        "route",
+        "status",
+        "tenant",
+        "upstream_request_id",
+        "user",
+        "via",
+    )
+
+    def __init__(self, request_id: str, method: str) -> None:
+        self.request_id = request_id
+        self.method = method
+        self.tenant: str | None = None
+        self.agent: str | None = None
+        self.user: str | None = None
+        self.provider: str | None = None
+        self.account: str | None = None
+        self.generation: int | None = None
+        self.route: str | None = None
+        self.host: str | None = None
+        self.path: bytes = b""
+        self.status: int | None = None
+        self.code: str | None = None
+        self.act: str | None = None
+        self.attempts = 0
+        self.refreshed = False
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.via: str | None = None
+        self.upstream_request_id: str | None = None
+        self._started = time.perf_counter()
+        self._left = 0.0
+        self._outside = 0.0
+
+    def concern(self, key: ConnectionKey) -> None:
+        """The connection that the request is about."""
+        self.provider, self.account = key.provider, key.account
+
+    def leaves(self) -> None:
+        """The request goes upstream: from here on time is not ours."""
+        self._left = time.perf_counter()
+
+    def returns(self) -> None:
+        """The answer's head is here."""
+        self._outside += time.perf_counter() - self._left
+        self._left = 0.0
+
+    def begin(self, trail: Trail) -> Any:
+        """The record's first half, for a trail that must be on disk before anything goes upstream."""
+        return trail.record("request.begun", **self._facts())
+
+    def write(self, trail: Trail, metrics: Metrics) -> None:
+        """The one record of this request, and its metrics."""
+        if self._left:
+            self.returns()
+        took = time.perf_counter() - self._started
+        trail.record(
+            "request",
+            **self._facts(),
+            status=self.status,
+            code=self.code,
+            act=self.act,
+            attempts=self.attempts,
+            refreshed=self.refreshed,
+            bytes_in=self.bytes_in,
+            bytes_out=self.bytes_out,
+            ms=round(took * 1000, 1),
+            upstream_request_id=self.upstream_request_id,
+        )
+        route = self.route or "-"
+        metrics.requests.labels(route, self.method, str(self.status or "-"), self.code or "-").inc()
+        metrics.request_seconds.labels(route).observe(took)
+        metrics.overhead_seconds.labels(route).observe(max(0.0, took - self._outside))
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "request_id": self.request_id,
+            "tenant": self.tenant,
+            "agent": self.agent,
+            "user": self.user,
+            "provider": self.provider,
+            "account": self.account,
+            "generation": self.generation,
+            "route": self.route,
+            "method": self.method,
+            "host": self.host,
+            "path": self.path[:_MAX_PATH].decode("utf-8", "backslashreplace"),
+            "via": self.via,
+        }

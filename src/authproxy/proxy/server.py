@@ -1,0 +1,196 @@
+"""The listener: aiohttp's low-level server and its C parser, speaking to the walk in bytes.
+
+No application, router or middleware: each request becomes an `Incoming`, and the walk writes the answer to
+the transport itself. What the parser refuses is answered here in the one shape of errors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import structlog
+from aiohttp import http_parser, web
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.web_protocol import RequestHandler
+
+from authproxy.core.config import Limits, Timeouts
+from authproxy.core.errors import BadRequest, HeaderTooLarge, Refusal
+
+log = structlog.get_logger()
+
+
+class PureParser(RuntimeError):
+    """aiohttp's C parser is missing: its Python parser is laxer, and nearly every smuggling bug was there."""
+
+
+def demand_c_parser() -> None:
+    """Refuse to listen on the pure-Python parser. Raises PureParser."""
+    if (
+        os.environ.get("AIOHTTP_NO_EXTENSIONS")
+        or http_parser.HttpRequestParser is http_parser.HttpRequestParserPy
+    ):
+        raise PureParser(
+            "aiohttp runs without its C extension; unset AIOHTTP_NO_EXTENSIONS and install aiohttp from a wheel"
+        )
+
+
+class Incoming:
+    """One request as the listener hands it to the walk."""
+
+    __slots__ = ("_task", "client", "content", "fault", "fields", "method", "target", "version")
+
+    def __init__(self, message: Any, content: Any, client: Client, fault: Refusal | None) -> None:
+        self.client = client
+        self.content = content
+        self.fault = fault
+        self.method: str = message.method
+        self.target: bytes = message.path.encode("utf-8", "surrogateescape")
+        self.fields: tuple[tuple[bytes, bytes], ...] = message.raw_headers
+        self.version: tuple[int, int] = message.version
+        self._task: asyncio.Task[None] | None = None
+
+    def _finish(self) -> None:
+        """Called by aiohttp when the answer is out; there is nothing to clear."""
+
+    def _cancel(self, exc: BaseException) -> None:
+        """Called by aiohttp when the agent is gone: whoever reads the body must wake up."""
+        if not self.content.is_eof():
+            self.content.set_exception(exc)
+
+
+class Sent:
+    """Tells aiohttp that the answer has been written already, and whether the connection lives on."""
+
+    __slots__ = ("keep_alive",)
+
+    def __init__(self, keep_alive: bool) -> None:
+        self.keep_alive = keep_alive
+
+    async def prepare(self, _request: Any) -> None:
+        """Nothing to prepare."""
+
+    async def write_eof(self) -> None:
+        """Nothing left to write."""
+
+
+class Serves(Protocol):
+    """What a listener needs of the walk."""
+
+    def __call__(self, incoming: Incoming) -> Awaitable[Sent]: ...
+
+
+class Client(RequestHandler):
+    """One agent's connection."""
+
+    __slots__ = ("_head_since", "peer_is_local")
+
+    def __init__(self, manager: Listener, **kwargs: Any) -> None:
+        super().__init__(manager, **kwargs)
+        self._head_since: float | None = None
+        self.peer_is_local = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        peer = transport.get_extra_info("peername")
+        # A Unix socket has no address; its file's mode says who may connect.
+        self.peer_is_local = not isinstance(peer, tuple) or is_loopback(peer[0])
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # What did not complete a head while no request is under way is a head that trickles in.
+        if self._messages or self._current_request is not None:
+            self._head_since = None
+        elif self._head_since is None and data:
+            self._head_since = self._loop.time()
+
+    def late(self, before: float) -> bool:
+        """Whether this connection has been at one head since before that time."""
+        return self._head_since is not None and self._head_since < before and self._current_request is None
+
+    def write(self, data: bytes) -> None:
+        """Hand bytes to the transport. Raises ConnectionResetError where the agent is gone."""
+        if self.transport is None:
+            raise ConnectionResetError("the agent is gone")
+        self.transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until the transport takes more bytes."""
+        if self._paused:
+            await self._drain_helper()
+
+    def abort(self) -> None:
+        """End the connection so that what was written cannot look complete."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _make_error_handler(self, err_info: Any) -> Callable[[Any], Awaitable[Any]]:
+        """aiohttp's parser has refused a head: the walk answers and records it like any other refusal."""
+        serve = self._request_handler
+        assert serve is not None
+
+        async def refuse(incoming: Any) -> Any:
+            incoming.fault = refusal_of(err_info.exc)
+            return await serve(incoming)
+
+        return refuse
+
+
+def refusal_of(exc: BaseException) -> Refusal:
+    """The parser's fault in our words; the exception's own text quotes the request and is dropped."""
+    if isinstance(exc, LineTooLong) or (
+        isinstance(exc, HttpProcessingError) and "too many" in exc.message.lower()
+    ):
+        return HeaderTooLarge("the request line or a header line is over the limit")
+    return BadRequest("the request is not well-formed HTTP/1.1", reason="syntax")
+
+
+def is_loopback(address: str) -> bool:
+    """Whether a peer's address is this host's loopback."""
+    return address.startswith(("127.", "::ffff:127.")) or address == "::1"
+
+
+class Listener(web.Server):
+    """Makes a `Client` of each connection, and closes those whose head takes too long."""
+
+    def __init__(self, serve: Serves, limits: Limits, timeouts: Timeouts) -> None:
+        demand_c_parser()
+        super().__init__(
+            serve,  # type: ignore[arg-type] # an Incoming stands where aiohttp says BaseRequest
+            request_factory=_incoming,  # type: ignore[arg-type]
+            handler_cancellation=True,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=timeouts.keepalive,
+            max_line_size=limits.max_line,
+            max_field_size=limits.max_line,
+            max_headers=limits.max_fields,
+            lingering_time=2.0,
+        )
+        self._timeouts = timeouts
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    def __call__(self) -> Client:
+        if self._sweeper is None:
+            self._sweep()
+        return Client(self, loop=self._loop, **self._kwargs)
+
+    def _sweep(self) -> None:
+        """One timer for all connections: a deadline on the head, from its first byte, not re-armed by later ones."""
+        before = self._loop.time() - self._timeouts.header
+        for client in self.connections:
+            if isinstance(client, Client) and client.late(before):
+                client.abort()
+        self._sweeper = self._loop.call_later(min(1.0, self._timeouts.header / 2), self._sweep)
+
+    async def shutdown(self, timeout: float | None = None) -> None:
+        """Stop reading new requests, let those under way end within `timeout` seconds, then close."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        await super().shutdown(timeout)
+
+
+def _incoming(message: Any, content: Any, client: Any, _writer: Any, _task: Any) -> Incoming:
+    return Incoming(message, content, client, None)

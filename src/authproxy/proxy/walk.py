@@ -1,0 +1,362 @@
+"""One request: caller, target, route, decision, token, upstream, replay, record.
+
+Values go in and values come out; the target that policy judged is the very value that is sent. Whatever
+happens, exactly one audit record is written, and every ending has a code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+
+import structlog
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from authproxy.broker.tokens import Tokens
+from authproxy.callers.desk import Desk
+from authproxy.core import message, policy
+from authproxy.core.answers import ApiSign, instance_upstream, peeks, read_api_answer
+from authproxy.core.config import Config
+from authproxy.core.errors import (
+    BadRequest,
+    BodyTooLarge,
+    EgressBlocked,
+    HeaderTooLarge,
+    Internal,
+    NoRoute,
+    Overloaded,
+    PolicyDenied,
+    Refusal,
+    UserMissing,
+    UserNotAllowed,
+)
+from authproxy.core.message import RequestFields, Target
+from authproxy.core.model import DEFAULT_ACCOUNT, Caller, ConnectionKey, Usable
+from authproxy.core.providers import Provider
+from authproxy.core.routes import Route, RouteTable
+from authproxy.metrics import Metrics
+from authproxy.proxy.record import Entry
+from authproxy.proxy.relay import Reply, refuse, relay
+from authproxy.proxy.server import Incoming, Sent
+from authproxy.proxy.spool import Body, ReadBody, SpoolBudget
+from authproxy.proxy.upstream import Answer, Exchange, Origin, Upstream
+from authproxy.store.audit import Trail
+
+log = structlog.get_logger()
+
+PEEK = 64 * 1024  # bytes of an answer that may be looked at to recognise an expired token
+_SAFE = frozenset(
+    {"GET", "HEAD", "OPTIONS"}
+)  # sent again on a stale connection without asking: RFC 9110 §9.2.2
+
+
+class Walk:
+    """The data plane's one path, shared by every way in."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        desk: Desk,
+        routes: RouteTable,
+        providers: Mapping[str, Provider],
+        tokens: Tokens,
+        trail: Trail,
+        upstream: Upstream,
+        metrics: Metrics,
+        own_authorities: Callable[[], frozenset[tuple[str, int]]],
+        new_id: Callable[[], str],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._limits = config.limits
+        self._strict = config.audit.durability == "strict"
+        self._user_header = config.identity.user_header
+        self._user_field = config.identity.user_header.lower().encode("ascii")
+        self._desk = desk
+        self._routes = routes
+        self._providers = providers
+        self._tokens = tokens
+        self._trail = trail
+        self._upstream = upstream
+        self._metrics = metrics
+        self._own_authorities = own_authorities
+        self._new_id = new_id
+        self._clock = clock
+        self._budget = SpoolBudget(config.limits.replay_total)
+        self.active = 0
+
+    async def __call__(self, incoming: Incoming) -> Sent:
+        entry = Entry(self._new_id(), incoming.method)
+        reply = Reply(incoming, entry)
+        self.active += 1
+        try:
+            self._admit()
+            await self._serve(incoming, entry, reply)
+        except Refusal as refusal:
+            refuse(reply, refusal)
+        except (asyncio.CancelledError, ConnectionError):
+            entry.code = "client_closed"
+            raise
+        except Exception:
+            # The listener's one edge: a fault of ours is logged whole and told as `internal`.
+            log.exception("request.internal", request_id=entry.request_id, route=entry.route)
+            refuse(reply, Internal("authproxy failed; the log has it under the request id"))
+        finally:
+            self.active -= 1
+            entry.write(self._trail, self._metrics)
+        return Sent(reply.keep_alive)
+
+    def _admit(self) -> None:
+        if self.active > self._limits.max_requests:
+            raise Overloaded(f"{self._limits.max_requests} requests are under way", reason="requests")
+        self._trail.ensure_room()
+
+    async def _serve(self, incoming: Incoming, entry: Entry, reply: Reply) -> None:
+        if incoming.fault is not None:
+            raise incoming.fault
+        fields = self._fields(incoming)
+        reply.read(fields)
+        target = message.target_of(incoming.method, incoming.target)
+        entry.via = target.form
+        caller, user = self._who(incoming, fields, target, entry)
+        route, path = self._route(target, entry)
+        self._judge(route, incoming.method, path, fields, entry)
+        key = ConnectionKey(caller.tenant, user, route.provider, _account(fields))
+        entry.concern(key)
+        usable = await self._tokens.token(key, scopes=route.scopes, agent=caller.agent)
+        if self._strict:
+            await self._trail.settled(entry.begin(self._trail))
+        body = self._body(incoming, fields, route)
+        try:
+            await self._forward(incoming, entry, reply, route, usable, fields, (path, target.query), body)
+        finally:
+            if body is not None:
+                entry.bytes_in = body.size
+                body.drop()
+
+    def _fields(self, incoming: Incoming) -> RequestFields:
+        """The fields of a well-framed request; RFC 9112 §2.3, §3.2, §6.1."""
+        if incoming.version not in ((1, 1), (1, 0)):
+            raise BadRequest("only HTTP/1.1 and HTTP/1.0 are spoken", reason="version", status=505)
+        if sum(len(name) + len(value) + 4 for name, value in incoming.fields) > self._limits.max_header:
+            raise HeaderTooLarge(f"the header section is over {self._limits.max_header} bytes")
+        fields = message.read_request_fields(incoming.fields, self._user_field)
+        if incoming.version == (1, 0):
+            if fields.chunked:
+                raise BadRequest("HTTP/1.0 has no Transfer-Encoding", reason="framing")
+            fields.expects_continue = False
+        if len(fields.hosts) > 1 or (not fields.hosts and incoming.version == (1, 1)):
+            raise BadRequest("send exactly one Host header", reason="host")
+        if fields.upgrade and any(b"websocket" in value.lower() for value in fields.upgrade):
+            raise BadRequest("this listener does not take WebSocket upgrades", reason="upgrade")
+        return fields
+
+    def _who(
+        self, incoming: Incoming, fields: RequestFields, target: Target, entry: Entry
+    ) -> tuple[Caller, str]:
+        """The caller, and the user it may act for. A credential bound to a user needs no user header."""
+        found = self._desk.identify(
+            fields.credentials, peer_is_loopback=incoming.client.peer_is_local, listener="data"
+        )
+        caller = found.caller
+        entry.tenant, entry.agent = caller.tenant, caller.agent
+        if fields.hosts:
+            host, _port = message.authority_of(fields.hosts[0])
+            if caller.kind == "loopback" and target.form == "origin" and message.rebindable(host):
+                raise BadRequest("Host is not a name of this listener", reason="host", status=421)
+        named = found.user or caller.bound_user
+        user = message.user_of(fields.users, self._user_header) if fields.users or named is None else named
+        if named is not None and user != named:
+            raise UserNotAllowed("the credential names another user than the header", reason="mismatch")
+        if not caller.allowed(user):
+            raise UserNotAllowed("this caller may not act for that user", user=user)
+        entry.user = user
+        return caller, user
+
+    def _route(self, target: Target, entry: Entry) -> tuple[Route, bytes]:
+        """The route, and the path at its upstream."""
+        if target.form == "authority":
+            raise PolicyDenied("CONNECT is not served by this listener", reason="connect", status=405)
+        if target.form == "asterisk":
+            raise NoRoute("`OPTIONS *` belongs to no route")
+        if target.form == "absolute" and (target.host, target.port) not in self._own_authorities():
+            route = self._routes.match_host(target.scheme, target.host, target.port)
+            if route is None:
+                raise NoRoute("no route has this host", reason="host")
+            path = target.path
+        else:
+            found = self._routes.match_prefix(target.path)
+            if found is None:
+                raise NoRoute("no route has this prefix", reason="prefix")
+            route, rest = found
+            path = route.base_path + rest or b"/"
+        entry.route = route.name
+        entry.path = path
+        return route, path
+
+    def _judge(self, route: Route, method: str, path: bytes, fields: RequestFields, entry: Entry) -> None:
+        if method == "TRACE":
+            raise PolicyDenied("TRACE would reflect the credential", reason="trace", status=405)
+        decision = policy.decide(route, method, path)
+        if not decision.allowed:
+            raise PolicyDenied(
+                f"route {route.name} does not allow {method} on this path", reason=decision.reason
+            )
+        if route.max_body and fields.content_length is not None and fields.content_length > route.max_body:
+            raise BodyTooLarge(f"the request body is over {route.max_body} bytes")
+        entry.host = route.host
+
+    def _body(self, incoming: Incoming, fields: RequestFields, route: Route) -> Body | None:
+        if not fields.chunked and not fields.content_length:
+            return None
+        return Body(
+            _reader(incoming, fields.expects_continue),
+            self._budget,
+            keep=route.max_replay,
+            memory=self._limits.replay_memory,
+            limit=route.max_body,
+            length=fields.content_length,
+        )
+
+    async def _forward(
+        self,
+        incoming: Incoming,
+        entry: Entry,
+        reply: Reply,
+        route: Route,
+        usable: Usable,
+        fields: RequestFields,
+        target: tuple[bytes, bytes],
+        body: Body | None,
+    ) -> None:
+        """Send; on an expired token renew once and replay once; hand the answer on."""
+        provider = self._providers[route.provider]
+        answer = await self._send(incoming.method, entry, route, provider, usable, fields, target, body)
+        try:
+            sign, peeked = await _sign(provider, answer)
+            if sign is ApiSign.EXPIRED:
+                fresh = await self._tokens.renew(usable.key, usable, agent=entry.agent or "")
+                if fresh is not None:
+                    entry.refreshed = True
+                if fresh is not None and (body is None or body.replayable):
+                    await answer.discard(PEEK)
+                    answer = await self._send(
+                        incoming.method, entry, route, provider, fresh, fields, target, body
+                    )
+                    peeked = b""
+                elif fresh is not None:
+                    reply.resend = True
+            await relay(reply, answer, peeked, keep_set_cookie=route.keep_set_cookie)
+        finally:
+            answer.close()
+
+    async def _send(
+        self,
+        method: str,
+        entry: Entry,
+        route: Route,
+        provider: Provider,
+        usable: Usable,
+        fields: RequestFields,
+        target: tuple[bytes, bytes],
+        body: Body | None,
+    ) -> Answer:
+        origin, authority = _destination(route, provider, usable)
+        entry.attempts += 1
+        entry.generation = usable.generation
+        path, query = target
+        head = message.request_head(
+            method,
+            path,
+            query,
+            authority,
+            fields,
+            usable.header,
+            fields.cookies if route.send_cookies else (),
+        )
+        exchange = Exchange(
+            origin=origin,
+            method=method.encode("ascii"),
+            head=head,
+            body=None if body is None else body.pieces(),
+            length=fields.content_length,
+            chunked=fields.chunked,
+            idempotent=method in _SAFE,
+            partition=usable.key,
+            expect_continue=fields.expects_continue and body is not None,
+            timeouts=route.timeouts,
+        )
+        entry.leaves()
+        answer = await self._upstream.send(exchange)
+        entry.returns()
+        return answer
+
+
+def _account(fields: RequestFields) -> str:
+    if not fields.accounts:
+        return DEFAULT_ACCOUNT
+    try:
+        return message.user_of(fields.accounts, "X-Authproxy-Account")
+    except UserMissing as exc:
+        raise BadRequest(exc.title, reason="account") from None
+
+
+def _destination(route: Route, provider: Provider, usable: Usable) -> tuple[Origin, bytes]:
+    """Where this grant's requests go: the route's upstream, or the grant's own instance host.
+
+    The last look before the credential leaves: it goes to no host that is not the provider's.
+    """
+    if not provider.upstream_from:
+        return Origin(route.scheme, route.host, route.port), route.authority
+    base = instance_upstream(provider, usable.extra)
+    if base is None:
+        raise EgressBlocked("the grant names no upstream of this provider", provider=route.provider)
+    scheme, _, rest = base.partition("://")
+    host, port = message.authority_of(rest.encode("ascii"))
+    default = 443 if scheme == "https" else 80
+    authority = host if port in (0, default) else f"{host}:{port}"
+    return Origin(scheme, host, port or default), authority.encode("ascii")
+
+
+async def _sign(provider: Provider, answer: Answer) -> tuple[ApiSign, bytes]:
+    """What the answer says about the token, and the bytes of its body that were looked at for it."""
+    content_type = b"".join(message.values_of(answer.fields, b"content-type")[:1]).decode("latin-1")
+    peeked: bytes | None = None
+    if peeks(provider, answer.status, content_type):
+        pieces: list[bytes] = []
+        size = 0
+        while not answer.ended and size < PEEK and (piece := await answer.read()):
+            pieces.append(piece)
+            size += len(piece)
+        peeked = b"".join(pieces)
+    elif answer.status < 400:
+        return ApiSign.NONE, b""
+    sign = read_api_answer(
+        provider,
+        status=answer.status,
+        content_type=content_type,
+        www_authenticate=[
+            value.decode("latin-1") for value in message.values_of(answer.fields, b"www-authenticate")
+        ],
+        body=peeked,
+    )
+    return sign, peeked or b""
+
+
+def _reader(incoming: Incoming, expects_continue: bool) -> ReadBody:
+    """Reads the agent's body; the first read asks for it where the agent waits to be asked (RFC 9110 §10.1.1)."""
+    waiting = expects_continue
+
+    async def read() -> bytes:
+        nonlocal waiting
+        if waiting:
+            waiting = False
+            incoming.client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        try:
+            return bytes(await incoming.content.readany())
+        except (web.RequestPayloadError, HttpProcessingError):
+            raise BadRequest("the request body is not framed as announced", reason="framing") from None
+
+    return read

@@ -1,0 +1,85 @@
+"""A request's body is streamed once and kept within bounds."""
+
+from collections.abc import Callable
+
+import pytest
+
+from authproxy.core.errors import BodyTooLarge
+from authproxy.proxy.spool import Body, ReadBody, SpoolBudget
+
+PIECES = [b"a" * 700, b"b" * 700, b"c" * 700]
+
+
+def reading(pieces: list[bytes]) -> ReadBody:
+    left = list(pieces)
+
+    async def read() -> bytes:
+        return left.pop(0) if left else b""
+
+    return read
+
+
+@pytest.fixture(name="make")
+def _make() -> Callable[..., Body]:
+    def make(*, keep: int = 10_000, memory: int = 10_000, limit: int = 0, total: int = 10_000) -> Body:
+        return Body(reading(PIECES), SpoolBudget(total), keep=keep, memory=memory, limit=limit, length=None)
+
+    return make
+
+
+async def everything(body: Body) -> bytes:
+    return b"".join([piece async for piece in body.pieces()])
+
+
+@pytest.mark.scenario("D01", "D02")
+@pytest.mark.parametrize("memory", [0, 1, 700, 701, 1400, 2100, 10_000])
+async def test_the_replay_is_the_same_bytes(make: Callable[..., Body], memory: int) -> None:
+    body = make(memory=memory)
+    first = await everything(body)
+    assert first == b"".join(PIECES)
+    assert body.replayable
+    assert await everything(body) == first
+    body.drop()
+
+
+@pytest.mark.scenario("D01")
+@pytest.mark.parametrize(("keep", "replayable"), [(2100, True), (2099, False), (0, False)])
+async def test_past_the_bound_nothing_is_kept(make: Callable[..., Body], keep: int, replayable: bool) -> None:
+    body = make(keep=keep, memory=800)
+    assert await everything(body) == b"".join(PIECES)
+    assert body.replayable is replayable
+
+
+@pytest.mark.scenario("D01")
+async def test_a_first_sending_that_broke_off_is_taken_up_by_the_second(make: Callable[..., Body]) -> None:
+    body = make(memory=800)
+    async for _piece in body.pieces():
+        break
+    assert await everything(body) == b"".join(PIECES)
+
+
+@pytest.mark.scenario("G19")
+async def test_the_budget_of_all_requests_is_shared_and_given_back() -> None:
+    budget = SpoolBudget(3000)
+    bodies = [Body(reading(PIECES), budget, keep=10_000, memory=100, limit=0, length=None) for _ in range(2)]
+    for body in bodies:
+        await everything(body)
+    assert [body.replayable for body in bodies] == [True, False]
+    assert budget.used == 2100
+    for body in bodies:
+        body.drop()
+    assert budget.used == 0
+
+
+async def test_a_body_over_the_limit_is_refused(make: Callable[..., Body]) -> None:
+    with pytest.raises(BodyTooLarge):
+        await everything(make(limit=2099))
+    assert await everything(make(limit=2100))
+
+
+async def test_a_length_over_the_bound_is_never_kept() -> None:
+    budget = SpoolBudget(10_000)
+    body = Body(reading(PIECES), budget, keep=1000, memory=1000, limit=0, length=2100)
+    assert not body.replayable
+    await everything(body)
+    assert budget.used == 0
