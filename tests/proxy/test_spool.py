@@ -1,6 +1,6 @@
 """A request's body is streamed once and kept within bounds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -20,11 +20,18 @@ def reading(pieces: list[bytes]) -> ReadBody:
 
 
 @pytest.fixture(name="make")
-def _make() -> Callable[..., Body]:
-    def make(*, keep: int = 10_000, memory: int = 10_000, limit: int = 0, total: int = 10_000) -> Body:
-        return Body(reading(PIECES), SpoolBudget(total), keep=keep, memory=memory, limit=limit, length=None)
+def _make() -> Iterator[Callable[..., Body]]:
+    made: list[Body] = []
 
-    return make
+    def make(*, keep: int = 10_000, memory: int = 10_000, limit: int = 0, total: int = 10_000) -> Body:
+        made.append(
+            Body(reading(PIECES), SpoolBudget(total), keep=keep, memory=memory, limit=limit, length=None)
+        )
+        return made[-1]
+
+    yield make
+    for body in made:
+        body.drop()
 
 
 async def everything(body: Body) -> bytes:
@@ -39,7 +46,6 @@ async def test_the_replay_is_the_same_bytes(make: Callable[..., Body], memory: i
     assert first == b"".join(PIECES)
     assert body.replayable
     assert await everything(body) == first
-    body.drop()
 
 
 @pytest.mark.scenario("D01")
