@@ -16,14 +16,28 @@ from authproxy.core.secret import Secret
 
 
 def setting(doc: str, default: Any = ..., *, factory: Any = ..., **rules: Any) -> Any:
-    """One key of routes.yaml: its sentence, its default, and rules the reader checks
-    (`minimum`, `maximum`, `pattern`, `examples`)."""
+    """One key of routes.yaml: its sentence, its default, and rules that the reader checks and the schema shows.
+
+    `minimum` and `maximum` are of numbers; `pattern` is of a text, of each text of a list, or of each value of a
+    mapping, `keys` of a mapping's keys, and both are whole matches; `must` says the pattern in words; `examples`
+    are for editors.
+    """
     metadata = {"doc": doc, **rules}
     if factory is not ...:
         return field(default_factory=factory, metadata=metadata)
     if default is not ...:
         return field(default=default, metadata=metadata)
     return field(metadata=metadata)
+
+
+_NAME = r"[a-z0-9][a-z0-9_-]{0,62}"
+_NAME_SAID = "must be lower-case letters, digits, - and _, beginning with a letter or digit"
+_URL = r"https?://[^\s?#@]+"
+_URL_SAID = "must be a URL, `https://host[:port][/path]`, without user, query or fragment"
+_HOST = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)(:[1-9][0-9]{0,4})?"
+_HOST_SAID = "must be `host` or `host:port` (international names as `xn--…`)"
+_SCOPE = r"[!#-\[\]-~]+"  # RFC 6749 section 3.3: visible ASCII without quote and backslash
+_SCOPE_SAID = "must be one scope, without spaces"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +47,23 @@ class CallerChoice:
     kind: Literal["loopback", "api_key"] = setting(
         "`loopback`: no credential, believed only on a loopback listener; `api_key`: keys made with `agents create`"
     )
-    agent: str | None = setting("the agent's name where the kind itself has none (`loopback`)", None)
-    tenant: str = setting("the tenant of callers of this kind", DEFAULT_TENANT)
+    agent: str | None = setting(
+        "the agent's name where the kind itself has none (`loopback`); default: `local`",
+        None,
+        pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}",
+        must="must be letters, digits, `.`, - and _",
+    )
+    tenant: str = setting(
+        "the tenant of callers of this kind",
+        DEFAULT_TENANT,
+        pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}",
+        must="must be letters, digits, `.`, - and _",
+    )
     may_act_for: tuple[str, ...] = setting(
         "user ids, `*` for all, or prefixes ending in `*`; for `api_key` an upper bound on what the keys say",
         ("*",),
+        pattern=r"[^*]*\*?",
+        must="must be a user id, `*`, or a prefix that ends in `*`",
     )
     operator: bool = setting(
         "whether `loopback` callers may use the operators' part of the control plane", False
@@ -48,7 +74,12 @@ class CallerChoice:
 class Identity:
     """Who may ask, and for whom."""
 
-    user_header: str = setting("the header that names the user", "X-User-ID", pattern=r"^[A-Za-z0-9-]+$")
+    user_header: str = setting(
+        "the header that names the user",
+        "X-User-ID",
+        pattern=r"[A-Za-z0-9-]+",
+        must="must be a header name of letters, digits and -",
+    )
     callers: tuple[CallerChoice, ...] = setting(
         "in order; the first that recognises the credential decides", ()
     )
@@ -56,6 +87,8 @@ class Identity:
         "where the browser goes after consent so that your application can confirm who opened the link "
         "(`POST /v1/auth/confirm_user`); without it the browser that pressed the button is believed",
         None,
+        pattern=r"https?://[^\s#]+",
+        must="must be a URL without fragment",
     )
 
 
@@ -63,11 +96,13 @@ class Identity:
 class Endpoints:
     """Overrides of the catalogue's endpoints, for emulators, national clouds and private servers."""
 
-    authorization: str | None = setting("authorization endpoint", None)
-    token: str | None = setting("token endpoint", None)
-    revocation: str | None = setting("revocation endpoint (RFC 7009)", None)
-    userinfo: str | None = setting("userinfo endpoint", None)
-    introspection: str | None = setting("introspection endpoint (RFC 7662)", None)
+    authorization: str | None = setting("authorization endpoint", None, pattern=_URL, must=_URL_SAID)
+    token: str | None = setting("token endpoint", None, pattern=_URL, must=_URL_SAID)
+    revocation: str | None = setting("revocation endpoint (RFC 7009)", None, pattern=_URL, must=_URL_SAID)
+    userinfo: str | None = setting("userinfo endpoint", None, pattern=_URL, must=_URL_SAID)
+    introspection: str | None = setting(
+        "introspection endpoint (RFC 7662)", None, pattern=_URL, must=_URL_SAID
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +110,14 @@ class ProviderChoice:
     """Your app registration at one provider. For a provider of the catalogue only what is yours is said."""
 
     catalogue: str | None = setting(
-        "the catalogue entry to build on; default: the entry of this key's own name", None
+        "the catalogue entry to build on; default: the entry of this key's own name",
+        None,
+        pattern=_NAME,
+        must=_NAME_SAID,
     )
-    issuer: str | None = setting("an OIDC issuer: endpoints come from its discovery document", None)
+    issuer: str | None = setting(
+        "an OIDC issuer: endpoints come from its discovery document", None, pattern=_URL, must=_URL_SAID
+    )
     client_id: Secret | str | None = setting("client id, literal or `env:`/`file:`", None)
     client_secret: Secret | None = setting("client secret, as `env:NAME` or `file:PATH`", None)
     client_auth: Literal["client_secret_basic", "client_secret_post", "none"] | None = setting(
@@ -88,11 +128,18 @@ class ProviderChoice:
     )
     endpoints: Endpoints = setting("overrides of single endpoints", factory=Endpoints)
     api_hosts: tuple[str, ...] = setting(
-        "the only hosts that its tokens may be sent to (added to the catalogue's)", ()
+        "the only hosts that its tokens may be sent to (added to the catalogue's)",
+        (),
+        pattern=_HOST,
+        must=_HOST_SAID,
     )
-    scopes: tuple[str, ...] = setting("scopes always asked for, beside those of the routes", ())
+    scopes: tuple[str, ...] = setting(
+        "scopes always asked for, beside those of the routes", (), pattern=_SCOPE, must=_SCOPE_SAID
+    )
     authorize_params: Mapping[str, str] = setting(
-        "further parameters of the authorization request", factory=lambda: EMPTY
+        "further parameters of the authorization request",
+        factory=lambda: EMPTY,
+        keys=r"[A-Za-z0-9._-]+",
     )
     environment: str | None = setting(
         "the provider's own environment, where it has several (`sandbox`, `govslack`, …)", None
@@ -114,9 +161,18 @@ class ProviderChoice:
 class Rule:
     """One permission of a route."""
 
-    methods: tuple[str, ...] = setting("methods, upper case; `*` for all", ("*",))
+    methods: tuple[str, ...] = setting(
+        "methods, upper case; `*` for all; `GET` includes `HEAD`; TRACE and CONNECT are never allowed",
+        ("*",),
+        pattern=r"[A-Z][A-Z0-9_-]*|\*",
+        must="must be a method in upper case, or `*`",
+    )
     paths: tuple[str, ...] = setting(
-        "globs on the upstream path, beginning with `/`: `*` within a segment, `**` across segments", ("/**",)
+        "globs on the whole upstream path, its base path included: `*` within a segment, `**` across segments (at the "
+        "end at least one), `/**` everything, `%2F` an encoded slash",
+        ("/**",),
+        pattern=r"/[^?#]*",
+        must="must begin with `/` and have no query",
     )
 
 
@@ -136,15 +192,27 @@ class RouteTimeouts:
 class RouteChoice:
     """A named upstream with its provider, needed scopes and rules. Catalogue routes know the first three."""
 
-    prefix: str | None = setting("path prefix on the data plane; default: `/` and the route's name", None)
-    upstream: str | None = setting("base URL of the API, `https://host[:port][/path]`", None)
-    provider: str | None = setting("key of the provider", None)
-    scopes: tuple[str, ...] = setting("scopes that a user's grant must have", ())
+    prefix: str | None = setting(
+        "path prefix on the data plane, whole segments; default: `/` and the route's name; `/`: everything",
+        None,
+        pattern=r"(/[A-Za-z0-9._~-]+)+|/",
+        must="must begin with `/` and not end with it; letters, digits, `.`, _, ~ and - within",
+    )
+    upstream: str | None = setting(
+        "base URL of the API, `https://host[:port][/path]`", None, pattern=_URL, must=_URL_SAID
+    )
+    provider: str | None = setting("key of the provider", None, pattern=_NAME, must=_NAME_SAID)
+    scopes: tuple[str, ...] = setting(
+        "scopes that a user's grant must have", (), pattern=_SCOPE, must=_SCOPE_SAID
+    )
     allow: tuple[Rule, ...] | None = setting(
         "what may be called; with it, all else is refused; without it, the grant's scopes are the limit", None
     )
     hosts: tuple[str, ...] = setting(
-        "further hosts matched in absolute form (the upstream's own always is)", ()
+        "further hosts matched in absolute form (the upstream's own always is)",
+        (),
+        pattern=_HOST,
+        must=_HOST_SAID,
     )
     max_body: int | None = setting("largest request body; default: limits.max_body", None, minimum=0)
     max_replay: int | None = setting(
@@ -226,7 +294,10 @@ class Flows:
     lifetime: int = setting("seconds a link stays good", 900, minimum=10)
     max_pending: int = setting("open flows per tenant and user", 20, minimum=1)
     next_uri_allow: tuple[str, ...] = setting(
-        "URL prefixes that `next_uri` may have, beside paths below public_url", ()
+        "URL prefixes that `next_uri` may have, beside paths below public_url; the host must be whole (`https://app/`)",
+        (),
+        pattern=r"https?://[^\s/?#@]+/[^\s?#]*",
+        must="must be a URL prefix with a whole host, `https://host/…`",
     )
 
 
@@ -260,11 +331,16 @@ class Config:
     version: Literal[1] = setting("of this format")
     environment: Environment = setting("bound into every stored row", Environment.DEVELOPMENT)
     public_url: str = setting(
-        "where browsers reach the control listener; redirect URIs hang below it", "http://127.0.0.1:8701"
+        "where browsers reach the control listener; redirect URIs hang below it, letter for letter",
+        "http://127.0.0.1:8701",
+        pattern=r"https?://[^\s/?#@]+(/[^\s/?#]+)*",
+        must="must be `https://host[:port][/path]`, without a slash at the end, user, query or fragment",
     )
     identity: Identity = setting("who may ask, and for whom", factory=Identity)
-    providers: Mapping[str, ProviderChoice] = setting("app registrations by name", factory=lambda: EMPTY)
-    routes: Mapping[str, RouteChoice] = setting("routes by name", factory=lambda: EMPTY)
+    providers: Mapping[str, ProviderChoice] = setting(
+        "app registrations by name", factory=lambda: EMPTY, keys=_NAME
+    )
+    routes: Mapping[str, RouteChoice] = setting("routes by name", factory=lambda: EMPTY, keys=_NAME)
     limits: Limits = setting("sizes and counts", factory=Limits)
     timeouts: Timeouts = setting("seconds", factory=Timeouts)
     refresh: Refresh = setting("how tokens are renewed", factory=Refresh)

@@ -1,0 +1,31 @@
+"""What is wrong with a configuration: where, what, and how bad."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+Severity = Literal["error", "warning"]
+
+
+class Fault(NamedTuple):
+    """One finding. `path` is the key's path (`routes.gmail.allow[0].methods`); no message holds a value."""
+
+    file: str
+    line: int
+    path: str
+    message: str
+    severity: Severity = "error"
+
+    def __str__(self) -> str:
+        """As a compiler would say it."""
+        where = f"{self.file}:{self.line}: {self.severity}: "
+        return f"{where}{self.path}: {self.message}" if self.path else where + self.message
+
+
+class ConfigFaults(Exception):
+    """The configuration cannot be used. `faults` has all of them, warnings included, in the file's order."""
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self.faults = tuple(sorted(faults, key=lambda fault: (fault.line, fault.path)))
+        super().__init__("\n".join(map(str, self.faults)))

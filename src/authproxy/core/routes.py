@@ -1,0 +1,260 @@
+"""Which upstream and provider a target belongs to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
+
+from authproxy.core.config import Config, RouteChoice, RouteTimeouts, Timeouts
+from authproxy.core.policy import Rules
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+_host = r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
+_url = re.compile(rf"(https?)://({_host})(?::([1-9][0-9]{{0,4}}))?((?:/[A-Za-z0-9._~@:+=,$!-]+)*)/?")
+_host_port = re.compile(rf"({_host})(?::([1-9][0-9]{{0,4}}))?")
+
+
+class Origin(NamedTuple):
+    """A base URL, read once: `host` in lower case and without brackets, `path` without a trailing slash."""
+
+    scheme: str
+    host: str
+    port: int
+    path: bytes = b""
+
+    @property
+    def authority(self) -> bytes:
+        """As it stands in Host: the port only where it is not the scheme's own."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return (host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}").encode()
+
+
+def canonical_host(host: str) -> str | None:
+    """Lower case, IPv6 in its one short form and without brackets; None for what is no host that a route can name:
+    a trailing dot, an empty label, bytes beyond ASCII (international names are written as `xn--…`)."""
+    if ":" in host:
+        bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        try:
+            return IPv6Address(bare).compressed if "%" not in bare else None
+        except ValueError:
+            return None
+    if not re.fullmatch(_host, host) or ".." in host or len(host) > 253:
+        return None
+    host = host.lower()
+    # Resolvers read `127.1`, `2130706433` and `0x7f.1` as addresses: such a name is one in its one spelling or none.
+    if re.fullmatch(r"[0-9]+|0x[0-9a-f]*", host.rpartition(".")[2]):
+        try:
+            return str(IPv4Address(host))
+        except ValueError:
+            return None
+    return host
+
+
+def read_base_url(url: str) -> Origin | None:
+    """`scheme://host[:port][/path]` and nothing else: no user, query, fragment, escape or dot segment."""
+    match = _url.fullmatch(url)
+    if match is None:
+        return None
+    scheme, name, port, path = match.groups()
+    host = canonical_host(name)
+    number = int(port) if port else DEFAULT_PORTS[scheme]
+    if host is None or number > 65535 or any(segment in (".", "..") for segment in path.split("/")):
+        return None
+    return Origin(scheme, host, number, path.encode())
+
+
+def read_host_port(text: str) -> tuple[str, int | None] | None:
+    """`host` or `host:port`, canonical; None where it is neither."""
+    match = _host_port.fullmatch(text)
+    host = canonical_host(match[1]) if match else None
+    if match is None or host is None or int(match[2] or 0) > 65535:
+        return None
+    return host, int(match[2]) if match[2] else None
+
+
+def completed(choice: RouteChoice, known: RouteChoice | None) -> RouteChoice:
+    """A route as chosen, with what the catalogue knows of it where the operator says nothing."""
+    if known is None:
+        return choice
+    plain = RouteChoice()
+    return RouteChoice(
+        **{
+            f.name: own
+            if (own := getattr(choice, f.name)) != getattr(plain, f.name)
+            else getattr(known, f.name)
+            for f in fields(RouteChoice)
+        }
+    )
+
+
+def prefix_of(name: str, choice: RouteChoice) -> str:
+    """The route's prefix on the data plane; `/` is everything, kept as the empty prefix."""
+    prefix = f"/{name}" if choice.prefix is None else choice.prefix
+    return "" if prefix == "/" else prefix
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route with everything the walk needs, worked out at load.
+
+    `api_host` says whether the provider's tokens may go to the upstream's host at all; the reader of routes.yaml
+    refuses a route where they may not, so False is only seen with a Config built by other means.
+    `max_body` 0: no limit; `timeouts` are the general ones with the route's own in their places.
+    """
+
+    name: str
+    prefix: bytes
+    provider: str
+    scheme: str
+    host: str
+    port: int
+    authority: bytes
+    base_path: bytes
+    scopes: tuple[str, ...]
+    scope_set: frozenset[str]
+    rules: Rules | None
+    max_body: int
+    max_replay: int
+    timeouts: Timeouts
+    api_host: bool
+    keep_set_cookie: bool
+    send_cookies: bool
+
+    def target(self, rest: bytes) -> bytes:
+        """The upstream's request-target for what followed the prefix: bytes are joined, nothing is normalised."""
+        path = self.base_path + rest
+        return path if path.startswith(b"/") else b"/" + path
+
+
+def compile_route(name: str, choice: RouteChoice, config: Config, *, api_host: bool = True) -> Route:
+    """One route from a completed choice; raises ValueError where it is not whole."""
+    origin = read_base_url(choice.upstream or "")
+    if origin is None or choice.provider is None:
+        raise ValueError(f"route {name} has no valid upstream or no provider")
+    return Route(
+        name=name,
+        prefix=prefix_of(name, choice).encode(),
+        provider=choice.provider,
+        scheme=origin.scheme,
+        host=origin.host,
+        port=origin.port,
+        authority=origin.authority,
+        base_path=origin.path,
+        scopes=choice.scopes,
+        scope_set=frozenset(choice.scopes),
+        rules=None if choice.allow is None else Rules(choice.allow),
+        max_body=config.limits.max_body if choice.max_body is None else choice.max_body,
+        max_replay=config.limits.max_replay if choice.max_replay is None else choice.max_replay,
+        timeouts=_timeouts(choice.timeouts, config.timeouts),
+        api_host=api_host,
+        keep_set_cookie=choice.keep_set_cookie,
+        send_cookies=choice.send_cookies,
+    )
+
+
+def _timeouts(own: RouteTimeouts, general: Timeouts) -> Timeouts:
+    """The general seconds, with the route's own where it has some."""
+    said = {f.name: value for f in fields(own) if (value := getattr(own, f.name)) is not None}
+    return replace(general, **said)
+
+
+class Tie(NamedTuple):
+    """Two routes that the same target would mean."""
+
+    first: str
+    second: str
+    what: str
+
+
+class RouteTable:
+    """Every route, found in time that does not grow with their number."""
+
+    __slots__ = ("_deepest", "_hosts", "_prefixes", "_routes")
+
+    def __init__(self, routes: Iterable[Route], hosts: Mapping[str, Iterable[str]]) -> None:
+        """`hosts` has each route's further hosts. Raises ValueError for a tie of prefixes."""
+        self._routes = {route.name: route for route in routes}
+        self._prefixes: dict[bytes, Route] = {}
+        self._hosts: dict[tuple[str, str, int], dict[bytes, Route | None]] = {}
+        for route in self._routes.values():
+            other = self._prefixes.setdefault(route.prefix, route)
+            if other is not route:
+                raise ValueError(f"routes {other.name} and {route.name} have the same prefix")
+            for origin in _origins(route, hosts.get(route.name, ())):
+                paths = self._hosts.setdefault(origin, {})
+                # Two routes to the same API differ by prefix only: by host, neither can be meant.
+                paths[route.base_path] = None if route.base_path in paths else route
+        self._deepest = max((prefix.count(b"/") for prefix in self._prefixes), default=0)
+
+    def __iter__(self) -> Iterator[Route]:
+        return iter(self._routes.values())
+
+    def __len__(self) -> int:
+        return len(self._routes)
+
+    def get(self, name: str) -> Route | None:
+        """The route of this name."""
+        return self._routes.get(name)
+
+    def match_prefix(self, raw_path: bytes) -> tuple[Route, bytes] | None:
+        """The most specific route whose prefix is the first whole segments of the raw path, and what follows.
+
+        Bytes are compared as they came: `/gmail` is in `/gmail`, `/gmail/x` and `/gmail?x`, and not in `/gmailx`,
+        `/gmail%2Fx` or `/%67mail`.
+        """
+        for end in _segment_ends(raw_path, self._deepest):
+            route = self._prefixes.get(raw_path[:end])
+            if route is not None:
+                return route, raw_path[end:]
+        return None
+
+    def match_host(self, scheme: str, host: str, port: int, raw_path: bytes) -> Route | None:
+        """The route whose upstream an absolute URL is of: its scheme, host and port, and its path's first segments.
+
+        An `http` URL on port 80 stands for `https` on 443 too, as clients write it that have only HTTP_PROXY set.
+        None where no route is, or where several routes have this very upstream.
+        """
+        name = canonical_host(host)
+        paths = None if name is None else self._hosts.get((scheme.lower(), name, port))
+        if paths is None:
+            return None
+        for end in _segment_ends(raw_path, max(path.count(b"/") for path in paths)):
+            if raw_path[:end] in paths:
+                return paths[raw_path[:end]]
+        return None
+
+    def names_host(self, host: str, port: int) -> bool:
+        """Whether some route is for this https host: what CONNECT is ended for."""
+        name = canonical_host(host)
+        return name is not None and ("https", name, port) in self._hosts
+
+
+def _segment_ends(raw_path: bytes, deepest: int) -> Iterator[int]:
+    """Where the first whole segments end, from `deepest` of them down to none."""
+    if not raw_path.startswith(b"/"):
+        return
+    query = raw_path.find(b"?")
+    stop = len(raw_path) if query < 0 else query
+    ends = [0]
+    while len(ends) <= deepest and ends[-1] < stop:
+        end = raw_path.find(b"/", ends[-1] + 1, stop)
+        ends.append(stop if end < 0 else end)
+    yield from reversed(ends)
+
+
+def _origins(route: Route, further: Iterable[str]) -> Iterator[tuple[str, str, int]]:
+    """Every (scheme, host, port) under which absolute URLs mean this route."""
+    default = DEFAULT_PORTS[route.scheme]
+    named = [(route.host, route.port)]
+    for text in further:
+        if (pair := read_host_port(text)) is None:
+            raise ValueError(f"route {route.name} has a host that is none")
+        named.append((pair[0], pair[1] or default))
+    for host, port in dict.fromkeys(named):
+        yield route.scheme, host, port
+        if route.scheme == "https" and port == default:
+            yield "http", host, DEFAULT_PORTS["http"]
