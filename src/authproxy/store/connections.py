@@ -1,0 +1,387 @@
+"""Connections as rows: one for each (tenant, user, provider, account), for ever, with its secrets sealed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+import structlog
+
+from authproxy.core.errors import KeyMissing
+from authproxy.core.model import (
+    EMPTY,
+    Connection,
+    ConnectionKey,
+    Environment,
+    Event,
+    FlowStatus,
+    NewGrant,
+    State,
+    TokenSet,
+)
+from authproxy.core.secret import Secret
+from authproxy.store.base import Backend, Contended, GrantChanged, Row, Transaction, Value
+from authproxy.store.events import encode, write_events
+from authproxy.store.sealing import Safe
+
+_log = structlog.get_logger()
+
+_BY_KEY: Final = "SELECT * FROM connections WHERE tenant = ? AND user_id = ? AND provider = ? AND account = ?"
+_SPEND: Final = """INSERT INTO spent (connection_id, digest, generation) VALUES (?, ?, ?)
+    ON CONFLICT (connection_id, digest) DO UPDATE SET generation = excluded.generation"""
+_GRANT_FIELDS: Final = (
+    "client_id",
+    "grant_id",
+    "generation",
+    "scopes",
+    "requested_scopes",
+    "expires_at",
+    "lifetime",
+    "refresh_expires_at",
+    "extra",
+    "provider_account",
+    "consented_at",
+    "obtained_at",
+    "access_token",
+    "refresh_token",
+    "refresh_digest",
+)
+_INSERT: Final = (
+    "INSERT INTO connections (id, tenant, user_id, provider, account, state, "  # noqa: S608 - fixed words
+    + ", ".join(_GRANT_FIELDS)
+    + ") VALUES (?, ?, ?, ?, ?, 'active', "
+    + ", ".join("?" for _ in _GRANT_FIELDS)
+    + ") ON CONFLICT (tenant, user_id, provider, account) DO NOTHING RETURNING *"
+)
+_REPLACE: Final = (
+    "UPDATE connections SET state = 'active', reason = NULL, failures = 0, retry_at = NULL, last_error = NULL, "  # noqa: S608
+    "intent_digest = NULL, intent_at = NULL, intent_by = NULL, "
+    + ", ".join(f"{name} = ?" for name in _GRANT_FIELDS)
+    + " WHERE id = ? AND generation = ? RETURNING *"
+)
+_COMPLETE_FLOW: Final = """UPDATE flows SET status = ?, connection_id = ?, ended_at = ?, verifier = NULL, held = NULL
+    WHERE id = ? AND status IN ('exchanging', 'confirming') RETURNING id"""
+_WIPE: Final = """UPDATE connections SET state = 'disconnected', reason = ?, generation = generation + 1,
+    access_token = NULL, refresh_token = NULL, refresh_digest = NULL, expires_at = NULL, refresh_expires_at = NULL,
+    failures = 0, retry_at = NULL, last_error = NULL, intent_digest = NULL, intent_at = NULL, intent_by = NULL
+    WHERE id = ? AND state <> 'disconnected'"""
+SPENT_KEPT: Final = 200  # generations; digests older than that guard against nothing that still lives
+
+
+Listing: TypeAlias = list[Connection]
+
+
+class Connections:
+    """The connections of a store."""
+
+    def __init__(
+        self, backend: Backend, safe: Safe, environment: Environment, clock: Callable[[], float]
+    ) -> None:
+        self.backend = backend
+        self.environment = environment
+        self.clock = clock
+        self._safe = safe
+
+    def digest(self, token: Secret) -> str:
+        """A keyed digest of a token, the same for the life of the store (E12)."""
+        return self._safe.digest(token)
+
+    async def find(self, key: ConnectionKey) -> Connection | None:
+        """The live connection of this key; None: there definitely is none. A tombstone is none (E06, I01)."""
+        row = await self._row_of(key)
+        return None if row is None else self._read(row)
+
+    async def get(self, connection_id: str, *, tenant: str | None) -> Connection | None:
+        """One connection by id, tombstones included; `tenant` None is for operators."""
+        row = await self._row_by_id(connection_id)
+        if row is None or (tenant is not None and row["tenant"] != tenant):
+            return None
+        return self._read(row)
+
+    async def access(self, key: ConnectionKey) -> tuple[Connection, Secret] | None:
+        """The live connection with its access token opened, and nothing else opened."""
+        row = await self._row_of(key)
+        if row is None:
+            return None
+        return self._read(row), self._safe.open(row["access_token"], cell_name(row, "access_token"))
+
+    async def generation(self, connection_id: str) -> tuple[int, State] | None:
+        """The cheap look at what a held token may have missed."""
+        rows = await self.backend.read(
+            "SELECT generation, state FROM connections WHERE id = ?", connection_id
+        )
+        return (rows[0]["generation"], State(rows[0]["state"])) if rows else None
+
+    async def list(
+        self,
+        *,
+        tenant: str | None,
+        user: str | None = None,
+        provider: str | None = None,
+        state: State | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> Listing:
+        """Connections by id, from behind `after`; tombstones only where `state` asks for them.
+
+        A row whose cells cannot be opened is in the list with `reason` "unreadable" and the cause in
+        `last_error`; the others are not disturbed by it (E03).
+        """
+        where, values = ["id > ?"], [after or ""]
+        for column, wanted in (
+            ("tenant", tenant),
+            ("user_id", user),
+            ("provider", provider),
+            ("state", state),
+        ):
+            if wanted is not None:
+                where.append(f"{column} = ?")
+                values.append(str(wanted))
+        if state is None:
+            where.append("state <> 'disconnected'")
+        sql = f"SELECT * FROM connections WHERE {' AND '.join(where)} ORDER BY id LIMIT ?"  # noqa: S608
+        rows = await self.backend.read(sql, *values, limit)
+        return [self._inspect(row) for row in rows]
+
+    async def due(self, before: int, *, limit: int = 500) -> Listing:
+        """Active connections that can be refreshed and whose access token ends before `before`, soonest first."""
+        rows = await self.backend.read(
+            "SELECT * FROM connections WHERE state = 'active' AND refresh_token IS NOT NULL AND expires_at < ? "
+            "ORDER BY expires_at, id LIMIT ?",
+            before,
+            limit,
+        )
+        return [self._inspect(row) for row in rows]
+
+    async def counts(self) -> Mapping[tuple[str, State], int]:
+        """How many connections each provider has in each state."""
+        rows = await self.backend.read(
+            "SELECT provider, state, count(*) AS n FROM connections GROUP BY provider, state"
+        )
+        return {(row["provider"], State(row["state"])): row["n"] for row in rows}
+
+    async def keep_grant(
+        self, grant: NewGrant, events: Sequence[Event], *, completes: str | None = None
+    ) -> Connection:
+        """Makes a finished consent or an import the connection's grant, in one transaction with its events.
+
+        The id of an earlier connection of this key stays; generation rises; the old refresh token counts as spent
+        unless the provider gave the same again. A refresh in flight on the old grant will not be able to commit.
+        `completes` names the flow that ends with this; if it is no longer being exchanged or confirmed, GrantChanged
+        is raised and nothing is written.
+        """
+        new_id = f"con_{uuid.uuid4().hex}"
+
+        async def work(tx: Transaction) -> Row:
+            old = next(iter(await tx.run(_BY_KEY, *_key_values(grant.key))), None)
+            if old is None:
+                values = self._grant_values(grant, new_id, 1)
+                rows = await tx.run(_INSERT, new_id, *_key_values(grant.key), *values)
+            else:
+                values = self._grant_values(grant, old["id"], old["generation"] + 1)
+                rows = await tx.run(_REPLACE, *values, old["id"], old["generation"])
+            if not rows:
+                raise Contended  # another consent for the same key came in between; theirs is first
+            row = rows[0]
+            await spend(tx, row, None if old is None else old["refresh_digest"])
+            if completes is not None:
+                status = str(FlowStatus.COMPLETED)
+                if not await tx.run(_COMPLETE_FLOW, status, row["id"], grant.at, completes):
+                    raise GrantChanged("the flow has ended meanwhile")
+            await write_events(tx, events, connection_id=row["id"])
+            return row
+
+        return self._read(await self.backend.write(work))
+
+    async def disconnect(
+        self, connection_id: str, events: Sequence[Event], *, reason: str | None = None
+    ) -> TokenSet | None:
+        """Makes the connection a tombstone and wipes its secrets, in one transaction.
+
+        Returns what was held, so that it can be revoked at the provider; None if there was nothing to
+        disconnect, or nothing that could be opened.
+        """
+
+        async def work(tx: Transaction) -> Row | None:
+            rows = await tx.run("SELECT * FROM connections WHERE id = ?", connection_id)
+            if not rows or rows[0]["state"] == State.DISCONNECTED:
+                return None
+            old = rows[0]
+            if old["refresh_digest"] is not None:
+                await tx.run(_SPEND, connection_id, old["refresh_digest"], old["generation"])
+            await tx.run(_WIPE, reason, connection_id)
+            await write_events(tx, events, connection_id=connection_id)
+            return old
+
+        held = await self.backend.write(work)
+        if held is None:
+            return None
+        try:
+            return self.opened(held)
+        except KeyMissing as error:
+            _log.warning("disconnected_unreadable", connection=connection_id, reason=error.reason)
+            return None
+
+    def opened(self, row: Row) -> TokenSet:
+        """All tokens of a row, opened."""
+        refresh = row["refresh_token"]
+        return TokenSet(
+            access_token=self._safe.open(row["access_token"], cell_name(row, "access_token")),
+            refresh_token=None
+            if refresh is None
+            else self._safe.open(refresh, cell_name(row, "refresh_token")),
+            expires_at=row["expires_at"],
+            lifetime=row["lifetime"],
+            refresh_expires_at=row["refresh_expires_at"],
+            scopes=tuple(json.loads(row["scopes"])),
+            extra=json.loads(row["extra"]),
+        )
+
+    def sealed(self, tokens: TokenSet, name: Mapping[str, Any]) -> tuple[bytes, bytes | None, str | None]:
+        """Both tokens as cells of the row `name`, and the refresh token's digest."""
+        refresh = tokens.refresh_token or None  # an empty one is none
+        return (
+            self._safe.seal(tokens.access_token, cell_name(name, "access_token")),
+            None if refresh is None else self._safe.seal(refresh, cell_name(name, "refresh_token")),
+            None if refresh is None else self.digest(refresh),
+        )
+
+    def _grant_values(self, grant: NewGrant, connection_id: str, generation: int) -> Sequence[Value]:
+        key, tokens = grant.key, grant.tokens
+        name = {
+            "id": connection_id,
+            "tenant": key.tenant,
+            "user_id": key.user,
+            "provider": key.provider,
+            "account": key.account,
+            "client_id": grant.client_id,
+            "grant_id": grant.grant_id,
+            "generation": generation,
+        }
+        access, refresh, digest = self.sealed(tokens, name)
+        return [
+            grant.client_id,
+            grant.grant_id,
+            generation,
+            encode(tokens.scopes),
+            encode(grant.requested_scopes),
+            tokens.expires_at,
+            tokens.lifetime,
+            tokens.refresh_expires_at,
+            encode(tokens.extra),
+            grant.provider_account,
+            grant.at,
+            grant.at,
+            access,
+            refresh,
+            digest,
+        ]
+
+    async def _row_of(self, key: ConnectionKey) -> Row | None:
+        rows = await self.backend.read(_BY_KEY + " AND state <> 'disconnected'", *_key_values(key))
+        return rows[0] if rows else None
+
+    async def _row_by_id(self, connection_id: str) -> Row | None:
+        rows = await self.backend.read("SELECT * FROM connections WHERE id = ?", connection_id)
+        return rows[0] if rows else None
+
+    def _inspect(self, row: Row) -> Connection:
+        """A row as a connection, whatever is wrong with it."""
+        try:
+            connection = self._read(row)
+        except (ValueError, TypeError):
+            return _unreadable(row, self.environment)
+        if connection.state is State.DISCONNECTED:
+            return connection
+        try:
+            self.opened(row)
+        except KeyMissing as error:
+            return dataclasses.replace(connection, reason="unreadable", last_error=error.reason)
+        return connection
+
+    def _read(self, row: Row) -> Connection:
+        return connection_of(row, self.environment)
+
+
+async def spend(tx: Transaction, row: Row, digest: str | None) -> None:
+    """Remembers a refresh token that `row` no longer holds as spent, and forgets what is too old to matter (A22)."""
+    if digest is not None and digest != row["refresh_digest"]:
+        await tx.run(_SPEND, row["id"], digest, row["generation"])
+    # Given out anew by the provider, so it is not spent, whatever was thought before.
+    await tx.run("DELETE FROM spent WHERE connection_id = ? AND digest = ?", row["id"], row["refresh_digest"])
+    oldest = row["generation"] - SPENT_KEPT
+    await tx.run("DELETE FROM spent WHERE connection_id = ? AND generation < ?", row["id"], oldest)
+
+
+def cell_name(row: Row | Mapping[str, Any], column: str) -> tuple[str | int | None, ...]:
+    """All that a token's cell is bound to: moved to another row, owner, client, grant or generation, it stays shut."""
+    return (
+        "connections",
+        column,
+        row["id"],
+        row["tenant"],
+        row["user_id"],
+        row["provider"],
+        row["account"],
+        row["client_id"],
+        row["grant_id"],
+        row["generation"],
+    )
+
+
+def connection_of(row: Row, environment: Environment) -> Connection:
+    """A row without its secrets."""
+    return Connection(
+        id=row["id"],
+        key=ConnectionKey(row["tenant"], row["user_id"], row["provider"], row["account"]),
+        environment=environment,
+        state=State(row["state"]),
+        reason=row["reason"],
+        client_id=row["client_id"],
+        grant_id=row["grant_id"],
+        generation=row["generation"],
+        scopes=tuple(json.loads(row["scopes"])),
+        requested_scopes=tuple(json.loads(row["requested_scopes"])),
+        expires_at=row["expires_at"],
+        lifetime=row["lifetime"],
+        refresh_expires_at=row["refresh_expires_at"],
+        refreshable=row["refresh_token"] is not None,
+        extra=json.loads(row["extra"]),
+        provider_account=row["provider_account"],
+        consented_at=row["consented_at"],
+        obtained_at=row["obtained_at"],
+        failures=row["failures"],
+        retry_at=row["retry_at"],
+        last_error=row["last_error"],
+    )
+
+
+def _unreadable(row: Row, environment: Environment) -> Connection:
+    return Connection(
+        id=row["id"],
+        key=ConnectionKey(row["tenant"], row["user_id"], row["provider"], row["account"]),
+        environment=environment,
+        state=State.MISCONFIGURED,
+        reason="unreadable",
+        client_id=row["client_id"],
+        grant_id=row["grant_id"],
+        generation=row["generation"],
+        scopes=(),
+        requested_scopes=(),
+        expires_at=None,
+        lifetime=None,
+        refresh_expires_at=None,
+        refreshable=False,
+        extra=EMPTY,
+        provider_account=None,
+        consented_at=row["consented_at"],
+        obtained_at=row["obtained_at"],
+        last_error="row_damaged",
+    )
+
+
+def _key_values(key: ConnectionKey) -> tuple[str, str, str, str]:
+    return (key.tenant, key.user, key.provider, key.account)

@@ -1,0 +1,143 @@
+"""Connections, flows and agents as sealed rows: the only place where secrets become bytes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Self
+
+from authproxy.core.errors import KeyMissing, StoreUnavailable
+from authproxy.core.model import ConnectionKey, Environment, Event
+from authproxy.store.agents import Agents
+from authproxy.store.base import Backend, Row, Transaction
+from authproxy.store.connections import Connections
+from authproxy.store.connections import cell_name as connection_cell
+from authproxy.store.events import timeline, write_events
+from authproxy.store.flows import Flows
+from authproxy.store.flows import cell_name as flow_cell
+from authproxy.store.lease import Intent, Leased, take_lease
+from authproxy.store.schema import SEALED
+from authproxy.store.sealing import CellName, Keyring, Safe
+from authproxy.store.sqlite import SqliteBackend, sqlite_path
+from authproxy.store.stamp import cell_name as meta_cell
+from authproxy.store.stamp import open_safe
+
+__all__ = ["Intent", "Leased", "Vault", "open_backend"]
+
+_STALE = "{0} IS NOT NULL AND substr({0}, 1, ?) <> ?"
+
+
+async def open_backend(url: str) -> Backend:
+    """The backend of a store URL."""
+    if url.startswith("sqlite:"):
+        return await SqliteBackend.open(sqlite_path(url))
+    raise StoreUnavailable(f"no store is known for {url.partition(':')[0]}: URLs", reason="backend_unknown")
+
+
+class Vault(Connections, Flows, Agents):
+    """One open store.
+
+    Reads tell three answers apart: a value, None for what definitely is not there, and StoreUnavailable or
+    KeyMissing for what cannot be known now (E06). Nothing is ever deleted because it cannot be opened.
+    """
+
+    def __init__(
+        self, backend: Backend, safe: Safe, environment: Environment, clock: Callable[[], float] = time.time
+    ) -> None:
+        super().__init__(backend, safe, environment, clock)
+
+    @classmethod
+    async def open(
+        cls,
+        store: str | Backend,
+        *,
+        keyring: Keyring,
+        environment: Environment,
+        clock: Callable[[], float] = time.time,
+    ) -> Self:
+        """Opens a store by URL (or takes an open backend over), and makes sure that it is ours to open."""
+        backend = await open_backend(store) if isinstance(store, str) else store
+        try:
+            safe = await open_safe(backend, keyring, environment)
+        except BaseException:
+            await backend.close()
+            raise
+        return cls(backend, safe, environment, clock)
+
+    async def close(self) -> None:
+        """Ends what is queued and closes the store."""
+        await self.backend.close()
+
+    @property
+    def keyring(self) -> Keyring:
+        """The keys that this store was opened with."""
+        return self._safe.keyring
+
+    def mark(self, purpose: str, text: str) -> str:
+        """A keyed mark over public text that only a holder of the store's key can make (the trail's seals)."""
+        return self._safe.mark(purpose, text)
+
+    async def lease(self, connection_id: str, *, holder: str, seconds: float) -> Leased | None:
+        """The right to refresh this connection; None: somebody else has it, or the connection is not live.
+
+        `holder` names one process's one attempt: two that call at once must not share it.
+        """
+        return await take_lease(self, connection_id, holder=holder, seconds=seconds)
+
+    async def timeline(self, of: str | ConnectionKey) -> list[Event]:
+        """All events of one connection, oldest first."""
+        return await timeline(self.backend, of)
+
+    async def note(self, events: Sequence[Event]) -> None:
+        """Writes events that go with no other change."""
+
+        async def work(tx: Transaction) -> None:
+            await write_events(tx, events)
+
+        await self.backend.write(work)
+
+    async def reseal(self, limit: int = 100) -> int:
+        """Seals up to `limit` cells under the newest key; returns how many others are left under older ones.
+
+        A cell is only replaced if it is still the one that was read, so refreshes may commit meanwhile. Cells
+        that cannot be opened are left as they are and stay in the count (E02, E03).
+        """
+        done = 0
+        for table, column in SEALED:
+            key, after = ("name" if table == "meta" else "id"), ""
+            while done < limit:
+                sql = f"SELECT * FROM {table} WHERE {_STALE.format(column)} AND {key} > ? ORDER BY {key} LIMIT 100"  # noqa: S608
+                rows = await self.backend.read(sql, *self._stale, after)
+                if not rows:
+                    break
+                for row in rows[: limit - done]:
+                    after = row[key]
+                    done += await self._reseal_cell(table, column, key, row)
+        return await self.stale_cells()
+
+    async def stale_cells(self) -> int:
+        """How many cells are sealed under another key than the newest."""
+        left = 0
+        for table, column in SEALED:
+            sql = f"SELECT count(*) AS n FROM {table} WHERE {_STALE.format(column)}"  # noqa: S608
+            left += (await self.backend.read(sql, *self._stale))[0]["n"]
+        return left
+
+    @property
+    def _stale(self) -> tuple[int, bytes]:
+        return len(self.keyring.newest_prefix), self.keyring.newest_prefix
+
+    async def _reseal_cell(self, table: str, column: str, key: str, row: Row) -> int:
+        name: CellName = meta_cell(self.environment, row["name"])[1:] if table == "meta" else ()
+        if table != "meta":
+            name = connection_cell(row, column) if table == "connections" else flow_cell(row, column)
+        try:
+            cell = self._safe.reseal(row[column], name)
+        except KeyMissing:
+            return 0
+
+        async def work(tx: Transaction) -> int:
+            sql = f"UPDATE {table} SET {column} = ? WHERE {key} = ? AND {column} = ? RETURNING {key}"  # noqa: S608
+            return len(await tx.run(sql, cell, row[key], row[column]))
+
+        return await self.backend.write(work)
