@@ -5,7 +5,7 @@ from authproxy.sandbox.browser import approve
 from authproxy.sandbox.grants import digest_of
 from authproxy.sandbox.ledger import ApiCall, TokenCall, Violation
 from authproxy.sandbox.settings import Registration, Settings
-from authproxy.sandbox.switches import SwitchError, Switches
+from authproxy.sandbox.switches import SwitchError, Switches, position
 
 __all__ = [
     "ApiCall",
@@ -18,4 +18,5 @@ __all__ = [
     "Violation",
     "approve",
     "digest_of",
+    "position",
 ]

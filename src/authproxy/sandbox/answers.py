@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from authproxy.sandbox.dialect import Context, Said
+from authproxy.sandbox.dialect import Context, Said, number_of
 from authproxy.sandbox.grants import Issued
 from authproxy.sandbox.stage import NO_STORE, Place, Stage
 from authproxy.sandbox.switches import Switches
@@ -98,7 +98,7 @@ def _shaped(stage: Stage, place: Place, issued: Issued) -> dict[str, Any]:
         members["refresh_token_expires_in"] = left
     members |= _scope(switches, issued.access.scopes, dialect.granted_separator)
     if "openid" in issued.access.scopes:
-        claims = identity(grant.user) | {
+        claims: dict[str, Any] = identity(grant.user) | {
             "iss": stage.issuer(place),
             "aud": grant.client_id,
             "iat": int(now),
@@ -164,6 +164,8 @@ def identity(user: str) -> dict[str, Any]:
     email = user if "@" in user else f"{user}@sandbox.example"
     return {
         "sub": f"sandbox|{user}",
+        "id": number_of(user),
+        "login": user,
         "name": user,
         "preferred_username": user,
         "email": email,

@@ -75,6 +75,9 @@ class Sandbox:
             host == "localhost" or ipaddress.ip_address(host).is_loopback
         ):
             raise ValueError("the sandbox listens on loopback only, unless its settings allow_remote")
+        if self._runner is not None:
+            raise RuntimeError("this sandbox is started already")
+        self._stage.closing.clear()
         self._runner = web.AppRunner(
             self._application(), access_log=None, handle_signals=False, shutdown_timeout=5.0
         )
@@ -92,6 +95,7 @@ class Sandbox:
     async def close(self) -> None:
         """Stops; whoever waits for a slow answer is cut off."""
         self._stage.closing.set()
+        self.release()
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
@@ -109,6 +113,7 @@ class Sandbox:
             ("POST", "/authorize/decision", consent.decide),
             ("POST", "/token", provider.token),
             ("POST", "/revoke", provider.revoke),
+            ("DELETE", "/revoke", provider.revoke),
             ("POST", "/introspect", provider.introspect),
             ("GET", "/userinfo", provider.userinfo),
             ("POST", "/userinfo", provider.userinfo),
@@ -153,6 +158,21 @@ class Sandbox:
     def change_password(self, user: str) -> int:
         """The user's new password ends the user's grants. Says how many."""
         return self.grants.revoke_all("password_changed", user=user)
+
+    # For tests in the same process, instead of waiting for time to pass
+
+    def hold(self, *, after: bool = False) -> None:
+        """Token calls wait from now on: before they are worked on, or after it and before their answer."""
+        (self._stage.after if after else self._stage.before).clear()
+
+    def release(self) -> None:
+        """Held token calls go on."""
+        self._stage.before.set()
+        self._stage.after.set()
+
+    async def arrived(self, count: int) -> None:
+        """Returns when so many token calls have presented themselves, since the start."""
+        await self.ledger.arrived(count)
 
     # What was seen
 

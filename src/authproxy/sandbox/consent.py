@@ -45,7 +45,6 @@ class Consent:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._waiting: dict[str, Asked] = {}
-        self._consented: set[tuple[str, str, str]] = set()
 
     async def authorize(self, place: Place, request: web.Request) -> web.StreamResponse:
         """Shows who asks for what. Decides nothing: link scanners open links too."""
@@ -69,9 +68,11 @@ class Consent:
         handle = stage.randomness(24)
         self._sweep()
         self._waiting[handle] = asked
-        hint = query.get("login_hint", "").partition("@")[0]
         users = list(stage.settings.users)
-        if hint and hint not in users:
+        hint = query.get("login_hint", "")
+        if hint not in users and hint.partition("@")[0] in users:
+            hint = hint.partition("@")[0]
+        if hint not in users and _user_is_good(hint):
             users.insert(0, hint)
         meanings = stage.settings.scopes if not place.dialect.any_scope else {}
         response = web.Response(
@@ -80,7 +81,7 @@ class Consent:
                 client=client.name,
                 scopes=[(one, meanings.get(one, "")) for one in (*scopes, *user_scopes)],
                 users=users,
-                chosen=hint or users[0],
+                chosen=hint if hint in users else users[0],
                 host=urlsplit(redirect_uri).netloc,
                 hidden={"request": handle, "csrf": asked.csrf},
             ),
@@ -102,7 +103,7 @@ class Consent:
         if not (same_browser and same_page and asked.place == place):
             _refuse("This form does not belong to the page that you were shown.", 403)
         user, decision = texts.get("user", ""), texts.get("decision")
-        if decision not in ("allow", "deny") or not re.fullmatch(r"[\x21-\x7e]{1,128}", user):
+        if decision not in ("allow", "deny") or not _user_is_good(user):
             _refuse("Choose who you are, and whether you allow it.")
         del self._waiting[texts["request"]]
         if decision == "deny":
@@ -113,8 +114,7 @@ class Consent:
         stage, dialect = self._stage, asked.place.dialect
         allowed = stage.switches.narrow_scopes
         owner = (dialect.name, asked.client.client_id, user)
-        first = owner not in self._consented
-        self._consented.add(owner)
+        first = all((one.dialect, one.client_id, one.user) != owner for one in stage.grants.live())
 
         def kept(scopes: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(one for one in scopes if allowed is None or one in allowed)
@@ -155,12 +155,12 @@ class Consent:
 
         if query.get("response_type") != "code":
             no("unsupported_response_type", "only code")
+        if "none" in query.get("prompt", "").split():
+            no("consent_required", "somebody has to be asked")
         challenge = query.get("code_challenge")
         pkce = self._stage.switches.pkce or place.dialect.pkce
         if challenge is None and pkce == "required":
             no("invalid_request", "code_challenge is required (PKCE)")
-        if challenge is not None and pkce == "refused":
-            no("invalid_request", "pkce_not_allowed")
         if challenge is not None and query.get("code_challenge_method", "plain") != "S256":
             no("invalid_request", "code_challenge_method must be S256")
         if challenge is not None and not _CHALLENGE.fullmatch(challenge):
@@ -203,6 +203,10 @@ class Consent:
             del self._waiting[handle]
         if len(self._waiting) >= _MAX_WAITING:
             _refuse("Too many requests wait for a decision. Try again later.", 503)
+
+
+def _user_is_good(user: str) -> bool:
+    return 1 <= len(user) <= 128 and user.isprintable()
 
 
 def _on_loopback(redirect_uri: str) -> bool:

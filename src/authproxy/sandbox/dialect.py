@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 Members = dict[str, Any]
 
@@ -44,6 +45,11 @@ def _ask_always(_query: Mapping[str, str], _scopes: tuple[str, ...], _first: boo
 
 def _errors(wording: Mapping[str, str], status: int, build: Callable[[str, str], Any]) -> Mapping[str, Said]:
     return {code: Said(status, build(*text.split("|"))) for code, text in wording.items()}
+
+
+def number_of(user: str) -> int:
+    """The number that stands for a user where a provider numbers its users."""
+    return int.from_bytes(hashlib.sha256(user.encode()).digest()[:4], "big")
 
 
 def rfc6749(code: str, text: str) -> Members:
@@ -105,6 +111,7 @@ _IDENTITY = frozenset(
 class Dialect:
     """One provider's ways. `repeats_refresh`: a refresh answer repeats an unspent refresh token; `offline` says
     whether a request earns a refresh token, from its query, its scopes and whether it is the first consent.
+    `revocation`: an authenticated client, whoever has the token, the token itself as a bearer, or GitHub's DELETE.
     `tells_refresh_expiry`: seconds told as refresh_token_expires_in; 0: only where the grant has an end."""
 
     name: str
@@ -122,7 +129,8 @@ class Dialect:
     tells_refresh_expiry: int | None = None
     form_unless_json: bool = False
     any_scope: bool = True
-    pkce: str = "optional"
+    pkce: Literal["required", "optional", "refused"] = "optional"
+    revocation: Literal["client", "anyone", "bearer", "basic_json"] = "client"
     asked_separator: str = " "
     granted_separator: str = " "
     errors: Mapping[str, Said] = field(default_factory=dict)

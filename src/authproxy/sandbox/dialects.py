@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from authproxy.sandbox.dialect import STANDARD, Context, Dialect, Members, Said, rfc6749
+from authproxy.sandbox.dialect import STANDARD, Context, Dialect, Members, Said, number_of, rfc6749
 
 
 def _google_offline(query: Mapping[str, str], _scopes: tuple[str, ...], first: bool) -> bool:
@@ -32,6 +32,7 @@ GOOGLE = Dialect(
     refresh_prefix="1//",
     rotate=False,
     max_grants=100,
+    revocation="anyone",
     tells_refresh_expiry=0,
     offline=_google_offline,
     errors={
@@ -89,6 +90,8 @@ def _slack_error(code: str, **more: Any) -> Said:
 SLACK = Dialect(
     "slack",
     kind="bot",
+    pkce="refused",
+    revocation="bearer",
     access_prefixes={"bot": "xoxe.xoxb-1-", "user": "xoxe.xoxp-1-"},
     refresh_prefix="xoxe-1-",
     access_life=43200,
@@ -104,6 +107,7 @@ SLACK = Dialect(
         "redirect_mismatch": _slack_error("bad_redirect_uri"),
         "unsupported_grant_type": _slack_error("invalid_grant_type"),
         "invalid_scope": _slack_error("invalid_scope"),
+        "pkce_not_allowed": _slack_error("pkce_not_allowed"),
         "rate_limited": Said(429, {"ok": False, "error": "ratelimited"}, {"Retry-After": "30"}),
         "server_error": _slack_error("internal_error"),
         "temporarily_unavailable": _slack_error("service_unavailable"),
@@ -144,6 +148,7 @@ _GITHUB_WAYS: dict[str, Any] = {
     "revoke_old_access": True,
     "tells_refresh_expiry": 15897600,
     "form_unless_json": True,
+    "revocation": "basic_json",
     "errors": {
         "invalid_grant": _github_error(
             "bad_refresh_token", "The refresh token passed is incorrect or expired."
@@ -216,6 +221,7 @@ SALESFORCE = Dialect(
     revoke_family_on_reuse=True,
     refuse_parallel=True,
     max_grants=5,
+    revocation="anyone",
     tells_expiry=False,
     shape=_salesforce,
     offline=_salesforce_offline,
@@ -244,9 +250,15 @@ SALESFORCE = Dialect(
 )
 
 
-def _hubspot(members: Members, _context: Context) -> Members:
+def _hubspot(members: Members, context: Context) -> Members:
     scopes = str(members.get("scope") or "").split()
-    return {**members, "hub_id": 4242, "user_id": 42, "scopes": scopes, "token_type": "bearer"}
+    return {
+        **members,
+        "hub_id": 4242,
+        "user_id": number_of(context.user),
+        "scopes": scopes,
+        "token_type": "bearer",
+    }
 
 
 def _hubspot_error(code: str, status: str, text: str) -> Said:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -72,6 +73,8 @@ class Ledger:
     calls: deque[ApiCall] = field(init=False)
     found: list[Violation] = field(default_factory=list)
     totals: Counter[str] = field(default_factory=Counter)
+    presented: int = 0
+    _awaited: list[tuple[int, asyncio.Future[None]]] = field(default_factory=list)
     _count: int = 0
     _by_digest: dict[str, TokenCall] = field(default_factory=dict)
     _under_way: dict[int, TokenCall] = field(default_factory=dict)
@@ -88,6 +91,21 @@ class Ledger:
         self._under_way[call.id] = call
         self.totals["token_calls"] += 1
         return call
+
+    def announce(self) -> None:
+        """A token call was read: wakes those who wait for it."""
+        self.presented += 1
+        for count, future in self._awaited:
+            if self.presented >= count and not future.done():
+                future.set_result(None)
+        self._awaited = [one for one in self._awaited if not one[1].done()]
+
+    async def arrived(self, count: int) -> None:
+        """Returns when so many token calls were read."""
+        if self.presented < count:
+            future = asyncio.get_running_loop().create_future()
+            self._awaited.append((count, future))
+            await future
 
     def present(self, call: TokenCall, digest: str) -> None:
         """A refresh token was presented: compares with the earlier calls that carried it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import json
 import math
 from typing import Any
 
@@ -48,6 +49,7 @@ class Provider:
         except GrantRefused as refused:
             unread = refused
         user = self._announce(form, call)
+        stage.ledger.announce()
         meant = {
             "all": True,
             "refresh": call.grant_type == "refresh_token",
@@ -58,6 +60,7 @@ class Provider:
             call.why = "dropped"
             return reset(request)
         await stage.pause(faults.delay_s)
+        await stage.before.wait()
         in_form = stage.switches.form_encoded or (
             place.dialect.form_unless_json and "json" not in request.headers.get("Accept", "")
         )
@@ -66,6 +69,7 @@ class Provider:
         if faults.work_first or faults.drop == "after" or not stands_in:
             answer = self._work(place, request, form, unread, call, faults, in_form)
             await stage.pause(faults.delay_after_s)
+            await stage.after.wait()
             if faults.drop == "after":
                 call.why = call.why or "dropped"
                 return reset(request)
@@ -153,6 +157,8 @@ class Provider:
             raise GrantRefused("invalid_code", "unknown_code")
         if form.get("redirect_uri", "") != code.redirect_uri:
             raise GrantRefused("redirect_mismatch", "redirect_uri")
+        if "code_verifier" in form and (self._stage.switches.pkce or place.dialect.pkce) == "refused":
+            raise GrantRefused("pkce_not_allowed", "pkce")
         if not _proves(code, form.get("code_verifier")):
             raise GrantRefused("invalid_code", "code_verifier")
         return grants.redeem(code, place.dialect)
@@ -210,23 +216,49 @@ class Provider:
     # The rest
 
     async def revoke(self, place: Place, request: web.Request) -> web.StreamResponse:
-        """POST /revoke (RFC 7009): a refresh token takes its grant along, an access token goes alone."""
-        stage = self._stage
+        """POST /revoke (RFC 7009), or as the dialect has it. An unknown token is no error."""
+        stage, ways = self._stage, place.dialect.revocation
         try:
-            form = await read_form(request)
-            client, _ = authenticate(stage, request, form)
-            if not form.get("token"):
-                raise GrantRefused("invalid_request", "no_token")
+            token, client = await self._doomed(place, request)
         except GrantRefused as refused:
             return self._refuse(place, refused)
         stage.ledger.totals["revocations"] += 1
-        refresh = stage.grants.find_refresh(form["token"])
-        access = stage.grants.find_access(form["token"])
-        if refresh is not None and refresh.grant.client_id == client.client_id:
-            stage.grants.revoke(refresh.grant, "revoked_by_client")
-        elif access is not None and access.grant.client_id == client.client_id:
-            access.dead = True
-        return json_answer({})
+        refresh, access = stage.grants.find_refresh(token), stage.grants.find_access(token)
+        found = refresh or access
+        if found is not None and (client is None or found.grant.client_id == client.client_id):
+            if refresh is not None or ways != "client":
+                stage.grants.revoke(found.grant, "revoked_by_client")
+            elif access is not None:
+                access.dead = True
+        if ways == "basic_json":
+            return web.Response(status=204)
+        return json_answer(place.dialect.api_answer({"revoked": True} if ways == "bearer" else {}))
+
+    async def _doomed(self, place: Place, request: web.Request) -> tuple[str, Registration | None]:
+        """The token to revoke, and the client that asks, where the dialect wants to know."""
+        stage, ways = self._stage, place.dialect.revocation
+        if ways == "bearer":
+            token, _ = stage.bearer(request)
+            if token is None:
+                raise GrantRefused("invalid_request", "no_token")
+            return token, None
+        client = None
+        if ways == "basic_json":
+            client, _ = authenticate(stage, request, {})
+            try:
+                form = json.loads(await request.text())
+            except ValueError as broken:
+                raise GrantRefused("invalid_request", "not_json") from broken
+        else:
+            form = await read_form(request)
+            if ways == "client":
+                client, _ = authenticate(stage, request, form)
+        token = (
+            form.get("access_token" if ways == "basic_json" else "token") if isinstance(form, dict) else None
+        )
+        if not isinstance(token, str) or not token:
+            raise GrantRefused("invalid_request", "no_token")
+        return token, client
 
     async def introspect(self, place: Place, request: web.Request) -> web.StreamResponse:
         """POST /introspect (RFC 7662), for clients that can authenticate."""

@@ -44,6 +44,12 @@ class Stage:
     clients: dict[str, Registration]
     base_url: str = ""
     closing: asyncio.Event = field(default_factory=asyncio.Event)
+    before: asyncio.Event = field(default_factory=asyncio.Event)
+    after: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.before.set()
+        self.after.set()
 
     def issuer(self, place: Place) -> str:
         """The issuer of the server at `place`."""

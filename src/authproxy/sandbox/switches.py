@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import types
 import typing
 from collections.abc import Mapping
@@ -13,9 +14,9 @@ class SwitchError(ValueError):
     """A switch that does not exist or a value that it cannot take; the text is for the person who asked."""
 
 
-def switch(doc: str, default: Any, *, group: str, minimum: float | None = None) -> Any:
+def switch(doc: str, default: Any, *, group: str, minimum: float | None = None, maximum: float = 1e9) -> Any:
     """One switch: its sentence, where it starts, and which part of the provider it belongs to."""
-    metadata = {"doc": doc, "group": group, "minimum": minimum}
+    metadata = {"doc": doc, "group": group, "minimum": minimum, "maximum": maximum}
     if isinstance(default, dict):
         return field(default_factory=dict, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -170,7 +171,7 @@ class Switches:
         "no",
         group="token",
     )
-    status: int | None = switch("answer with this status", None, group="token", minimum=200)
+    status: int | None = switch("answer with this status", None, group="token", minimum=200, maximum=599)
     retry_after: str | None = switch("Retry-After of such an answer, any text", None, group="token")
     error: str | None = switch("answer with this error code", None, group="token")
     error_in_200: bool = switch("errors, real ones too, come with status 200", False, group="token")
@@ -189,7 +190,9 @@ class Switches:
     only_user: str | None = switch(
         "token and API faults hit only this user; null: everybody", None, group="everywhere"
     )
-    userinfo_status: int | None = switch("userinfo fails with this status", None, group="api", minimum=300)
+    userinfo_status: int | None = switch(
+        "userinfo fails with this status", None, group="api", minimum=300, maximum=599
+    )
     api_next_calls: int = switch(
         "the API faults apply to the next so many API calls and are then taken back; 0: until reset",
         0,
@@ -202,7 +205,7 @@ class Switches:
     )
     api_insufficient_scope: bool = switch("the API answers 403 insufficient_scope", False, group="api")
     api_status: int | None = switch(
-        "the API answers with this status (429, 500, …)", None, group="api", minimum=200
+        "the API answers with this status (429, 500, …)", None, group="api", minimum=200, maximum=599
     )
     api_retry_after: str | None = switch("Retry-After of such an answer, any text", None, group="api")
     api_delay_s: float = switch("wait before each API answer", 0.0, group="api", minimum=0)
@@ -220,7 +223,7 @@ class Switches:
         for name, value in values.items():
             if name not in known:
                 raise SwitchError(f"unknown switch {name!r}; known: {', '.join(sorted(known))}")
-            checked[name] = _checked(name, value, _hints()[name], known[name].metadata["minimum"])
+            checked[name] = _checked(name, value, _hints()[name], known[name].metadata)
         for name, value in checked.items():
             setattr(self, name, value)
 
@@ -251,6 +254,17 @@ class Switches:
     def known() -> dict[str, Field[Any]]:
         """The switches by name."""
         return {one.name: one for one in fields(Switches)}
+
+
+def position(text: str) -> tuple[str, Any]:
+    """A switch as written on a command line, `name=value`: the value is JSON, or else text."""
+    name, given, value = text.partition("=")
+    if not given or not name.strip():
+        raise SwitchError(f"{text!r}: write name=value")
+    try:
+        return name.strip(), json.loads(value)
+    except ValueError:
+        return name.strip(), value
 
 
 _HINTS: dict[str, Any] = {}
@@ -284,14 +298,15 @@ def _takes(hint: Any) -> list[str]:
     return said
 
 
-def _checked(name: str, value: Any, hint: Any, minimum: float | None) -> Any:
+def _checked(name: str, value: Any, hint: Any, limits: Mapping[str, Any]) -> Any:
     for one in _alternatives(hint):
         taken = _taken(value, one)
         if taken is MISSING:
             continue
-        number = isinstance(taken, int | float) and not isinstance(taken, bool)
-        if number and minimum is not None and not minimum <= taken < float("inf"):
-            raise SwitchError(f"{name}: must be a finite number of at least {minimum:g}")
+        if limits["minimum"] is not None and isinstance(taken, int | float) and not isinstance(taken, bool):
+            if not limits["minimum"] <= taken <= limits["maximum"]:
+                raise SwitchError(f"{name}: must be between {limits['minimum']:g} and {limits['maximum']:g}")
+            return float(taken) if one is float else taken
         return taken
     raise SwitchError(f"{name}: takes {' or '.join(_takes(hint))}")
 
@@ -301,7 +316,7 @@ def _taken(value: Any, one: Any) -> Any:
     if isinstance(one, str):  # a Literal's member
         return value if value == one else MISSING
     if one is float:
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else MISSING
+        return value if isinstance(value, int | float) and not isinstance(value, bool) else MISSING
     if one is int:
         return value if isinstance(value, int) and not isinstance(value, bool) else MISSING
     if one is str:
