@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,9 @@ TIMEOUTS = {"header": 1.0, "keepalive": 2.0, "connect": 2.0, "first_byte": 1.5, 
 class Lane:
     """One route with its upstream's port, in both ways of naming it."""
 
-    def __init__(self, seeded: Seeded, number: int, sock: socket.socket, grant: Grant) -> None:
+    def __init__(self, seeded: Seeded, name: str, sock: socket.socket, grant: Grant) -> None:
         self.seeded, self.proxy, self.sock, self.grant = seeded, seeded.proxy, sock, grant
-        self.prefix = b"/l%d" % number
+        self.name, self.prefix = name, b"/" + name.encode()
         self.port: int = sock.getsockname()[1]
         self.mode = BASE
 
@@ -135,18 +135,22 @@ async def refused(lane: Lane, request: bytes, *statuses: int) -> Message:
 
 
 @contextlib.contextmanager
-def lanes(directory: Path, count: int, **config: Any) -> Iterator[list[Lane]]:
-    """A proxy with `count` lanes, and alice connected."""
+def lanes(
+    directory: Path, count: int, special: Mapping[str, Mapping[str, Any]] | None = None, **config: Any
+) -> Iterator[tuple[list[Lane], dict[str, Lane]]]:
+    """A proxy with `count` ordinary lanes and some with settings of their own; alice is connected."""
     provider = Provider()
-    socks = [listener() for _ in range(count)]
+    settings: dict[str, Mapping[str, Any]] = {**{f"l{n}": {} for n in range(count)}, **(special or {})}
+    socks = {name: listener() for name in settings}
     routes = {
-        f"l{n}": {
-            "prefix": f"/l{n}",
-            "upstream": f"http://127.0.0.1:{sock.getsockname()[1]}",
+        name: {
+            "prefix": f"/{name}",
+            "upstream": f"http://127.0.0.1:{socks[name].getsockname()[1]}",
             "provider": "kit",
             "scopes": ["read"],
+            **own,
         }
-        for n, sock in enumerate(socks)
+        for name, own in settings.items()
     }
     proxy = Proxy(
         directory,
@@ -164,8 +168,9 @@ def lanes(directory: Path, count: int, **config: Any) -> Iterator[list[Lane]]:
         with proxy:
             seeded = Seeded(proxy, provider)
             _, grant = seeded.user("alice")
-            yield [Lane(seeded, n, sock, grant) for n, sock in enumerate(socks)]
+            made = {name: Lane(seeded, name, sock, grant) for name, sock in socks.items()}
+            yield list(made.values())[:count], {name: made[name] for name in special or {}}
     finally:
         provider.close()
-        for sock in socks:
+        for sock in socks.values():
             sock.close()
