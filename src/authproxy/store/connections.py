@@ -24,7 +24,7 @@ from authproxy.core.model import (
 )
 from authproxy.core.secret import Secret
 from authproxy.store.base import Backend, Contended, GrantChanged, Row, Transaction, Value
-from authproxy.store.events import encode, write_events
+from authproxy.store.events import clean, encode, write_events
 from authproxy.store.sealing import Safe
 
 _log = structlog.get_logger()
@@ -268,11 +268,11 @@ class Connections:
             generation,
             encode(tokens.scopes),
             encode(grant.requested_scopes),
-            tokens.expires_at,
-            tokens.lifetime,
-            tokens.refresh_expires_at,
+            bounded(tokens.expires_at),
+            bounded(tokens.lifetime),
+            bounded(tokens.refresh_expires_at),
             encode(tokens.extra),
-            grant.provider_account,
+            clean(grant.provider_account),
             grant.at,
             grant.at,
             access,
@@ -330,6 +330,11 @@ def cell_name(row: Row | Mapping[str, Any], column: str) -> tuple[str | int | No
         row["grant_id"],
         row["generation"],
     )
+
+
+def bounded(number: int | None) -> int | None:
+    """A number that a provider gave, where a database can hold it; an absurd one must not cost the token (A19)."""
+    return number if number is not None and abs(number) < 2**62 else None
 
 
 def connection_of(row: Row, environment: Environment) -> Connection:

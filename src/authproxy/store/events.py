@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, overload
 
 from authproxy.core.model import ConnectionKey, Event
 from authproxy.store.base import Backend, Row, Transaction, Value
@@ -24,12 +24,12 @@ async def write_events(tx: Transaction, events: Sequence[Event], *, connection_i
         (
             event.kind,
             event.at,
-            event.tenant,
-            event.user,
-            event.provider,
-            event.account,
+            clean(event.tenant),
+            clean(event.user),
+            clean(event.provider),
+            clean(event.account),
             event.connection_id or connection_id,
-            event.agent,
+            clean(event.agent),
             encode(event.data),
         )
         for event in events
@@ -60,6 +60,18 @@ def event_of(row: Row) -> Event:
         agent=row["agent"],
         data=json.loads(row["data"]),
     )
+
+
+@overload
+def clean(text: str) -> str: ...
+@overload
+def clean(text: None) -> None: ...
+def clean(text: str | None) -> str | None:
+    """Text as a database takes it: what is no Unicode (half a surrogate pair out of a header or a provider's JSON)
+    is written as an escape, so that it can neither stop the writing nor be lost."""
+    if text is None or text.isascii():
+        return text
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def encode(value: Any) -> str:

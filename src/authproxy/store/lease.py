@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from authproxy.core.errors import KeyMissing
 from authproxy.core.model import Connection, Event, State, TokenSet
 from authproxy.store.base import GrantChanged, LeaseLost, Row, Transaction, Value
-from authproxy.store.connections import Connections, connection_of, spend
+from authproxy.store.connections import Connections, bounded, connection_of, spend
 from authproxy.store.events import encode, write_events
 
 LONGEST: Final = 600.0
@@ -102,9 +102,9 @@ class Leased:
                 _COMMIT,
                 generation,
                 encode(kept.scopes),
-                kept.expires_at,
-                kept.lifetime,
-                kept.refresh_expires_at,
+                bounded(kept.expires_at),
+                bounded(kept.lifetime),
+                bounded(kept.refresh_expires_at),
                 encode(kept.extra),
                 obtained,
                 access,

@@ -134,11 +134,11 @@ class Safe:
 
     def open(self, cell: bytes | None, name: CellName) -> Secret:
         """The secret of a cell; KeyMissing where it cannot be opened."""
-        return Secret(self.keyring.open(cell, (self._environment, *name)).decode())
+        return Secret(self.keyring.open(cell, (self._environment, *name)).decode("utf-8", "surrogatepass"))
 
     def seal_fields(self, fields: Mapping[str, Any], name: CellName) -> bytes:
         """Several values as one cell, secrets among them."""
-        text = json.dumps(fields, default=lambda secret: _bytes_of(secret).decode())
+        text = json.dumps(fields, default=lambda secret: _bytes_of(secret).decode("utf-8", "surrogatepass"))
         return self.keyring.seal(text.encode(), (self._environment, *name))
 
     def open_fields(self, cell: bytes, name: CellName) -> dict[str, Any]:
@@ -162,7 +162,7 @@ class Safe:
 
 def _bytes_of(secret: Secret) -> bytes:
     """The one place of the store that looks into a secret."""
-    return secret.reveal().encode()
+    return secret.reveal().encode("utf-8", "surrogatepass")  # whatever a provider gave must reach the disk
 
 
 def _bound(name: CellName) -> bytes:

@@ -24,7 +24,7 @@ from typing import Final, Self
 import aiosqlite
 import structlog
 
-from authproxy.core.errors import StoreUnavailable
+from authproxy.core.errors import BadRequest, StoreUnavailable
 from authproxy.store.base import Contended, Row, T, Value
 from authproxy.store.schema import MIGRATIONS
 
@@ -294,6 +294,8 @@ def _rim(path: Path | None) -> Iterator[None]:
     """Foreign exceptions end here. aiosqlite says ValueError for a connection that was closed."""
     try:
         yield
+    except UnicodeEncodeError as error:
+        raise BadRequest("a name in the request is not valid Unicode", reason="text") from error
     except (sqlite3.Error, OSError, ValueError) as error:
         reason = _reason(error)
         if reason == "notadb":
