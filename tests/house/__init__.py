@@ -1,0 +1,1 @@
+"""The house itself: its structure, its papers and its packages are tested like behaviour."""
