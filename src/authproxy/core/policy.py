@@ -181,6 +181,17 @@ def glob_fault(glob: str) -> str | None:
     return "has `**` twice in a row" if "/**/**" in glob else None
 
 
+def may_match_below(glob: str, base: str) -> bool:
+    """Whether some path that begins with the segments of `base` could match."""
+    own = glob.split("/")[1:]
+    for index, segment in enumerate(base.split("/")[1:]):
+        if index < len(own) and own[index] == "**":
+            return True
+        if index >= len(own) or not re.fullmatch(_segment(own[index]), segment.encode()):
+            return False
+    return True
+
+
 def compile_glob(glob: str) -> re.Pattern[bytes]:
     r"""A pattern for the readings of a path.
 

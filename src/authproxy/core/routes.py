@@ -2,78 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
-from authproxy.core.config import Config, RouteChoice, RouteTimeouts, Timeouts
-from authproxy.core.policy import Rules
-
-DEFAULT_PORTS = {"http": 80, "https": 443}
-
-_host = r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
-_url = re.compile(rf"(https?)://({_host})(?::([1-9][0-9]{{0,4}}))?((?:/[A-Za-z0-9._~@:+=,$!-]+)*)/?")
-_host_port = re.compile(rf"({_host})(?::([1-9][0-9]{{0,4}}))?")
-
-
-class Origin(NamedTuple):
-    """A base URL, read once: `host` in lower case and without brackets, `path` without a trailing slash."""
-
-    scheme: str
-    host: str
-    port: int
-    path: bytes = b""
-
-    @property
-    def authority(self) -> bytes:
-        """As it stands in Host: the port only where it is not the scheme's own."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return (host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}").encode()
-
-
-def canonical_host(host: str) -> str | None:
-    """Lower case, IPv6 in its one short form and without brackets; None for what is no host that a route can name:
-    a trailing dot, an empty label, bytes beyond ASCII (international names are written as `xn--…`)."""
-    if ":" in host:
-        bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-        try:
-            return IPv6Address(bare).compressed if "%" not in bare else None
-        except ValueError:
-            return None
-    if not re.fullmatch(_host, host) or ".." in host or len(host) > 253:
-        return None
-    host = host.lower()
-    # Resolvers read `127.1`, `2130706433` and `0x7f.1` as addresses: such a name is one in its one spelling or none.
-    if re.fullmatch(r"[0-9]+|0x[0-9a-f]*", host.rpartition(".")[2]):
-        try:
-            return str(IPv4Address(host))
-        except ValueError:
-            return None
-    return host
-
-
-def read_base_url(url: str) -> Origin | None:
-    """`scheme://host[:port][/path]` and nothing else: no user, query, fragment, escape or dot segment."""
-    match = _url.fullmatch(url)
-    if match is None:
-        return None
-    scheme, name, port, path = match.groups()
-    host = canonical_host(name)
-    number = int(port) if port else DEFAULT_PORTS[scheme]
-    if host is None or number > 65535 or any(segment in (".", "..") for segment in path.split("/")):
-        return None
-    return Origin(scheme, host, number, path.encode())
-
-
-def read_host_port(text: str) -> tuple[str, int | None] | None:
-    """`host` or `host:port`, canonical; None where it is neither."""
-    match = _host_port.fullmatch(text)
-    host = canonical_host(match[1]) if match else None
-    if match is None or host is None or int(match[2] or 0) > 65535:
-        return None
-    return host, int(match[2]) if match[2] else None
+from authproxy.core.config import Config, ProviderChoice, RouteChoice, RouteTimeouts, Timeouts
+from authproxy.core.known import Known, KnownProvider, catalogue
+from authproxy.core.origin import DEFAULT_PORTS, Origin, canonical_host, read_base_url, read_host_port
+from authproxy.core.policy import Rules, decide
 
 
 def completed(choice: RouteChoice, known: RouteChoice | None) -> RouteChoice:
@@ -101,6 +37,7 @@ def prefix_of(name: str, choice: RouteChoice) -> str:
 class Route:
     """A route with everything the walk needs, worked out at load.
 
+    `host` and `authority` are empty where each grant names its own upstream (`Provider.upstream_from`).
     `api_host` says whether the provider's tokens may go to the upstream's host at all; the reader of routes.yaml
     refuses a route where they may not, so False is only seen with a Config built by other means.
     `max_body` 0: no limit; `timeouts` are the general ones with the route's own in their places.
@@ -130,11 +67,14 @@ class Route:
         return path if path.startswith(b"/") else b"/" + path
 
 
-def compile_route(name: str, choice: RouteChoice, config: Config, *, api_host: bool = True) -> Route:
+def compile_route(name: str, choice: RouteChoice, config: Config, known: Known) -> Route:
     """One route from a completed choice; raises ValueError where it is not whole."""
-    origin = read_base_url(choice.upstream or "")
+    origin = read_base_url(choice.upstream) if choice.upstream is not None else Origin("https", "", 443)
     if origin is None or choice.provider is None:
         raise ValueError(f"route {name} has no valid upstream or no provider")
+    found = known.provider(choice.provider, config.providers.get(choice.provider, ProviderChoice()))
+    own = config.providers.get(choice.provider, ProviderChoice()).api_hosts
+    provider = found if isinstance(found, KnownProvider) else KnownProvider(own)
     return Route(
         name=name,
         prefix=prefix_of(name, choice).encode(),
@@ -142,7 +82,7 @@ def compile_route(name: str, choice: RouteChoice, config: Config, *, api_host: b
         scheme=origin.scheme,
         host=origin.host,
         port=origin.port,
-        authority=origin.authority,
+        authority=origin.authority if origin.host else b"",
         base_path=origin.path,
         scopes=choice.scopes,
         scope_set=frozenset(choice.scopes),
@@ -150,7 +90,7 @@ def compile_route(name: str, choice: RouteChoice, config: Config, *, api_host: b
         max_body=config.limits.max_body if choice.max_body is None else choice.max_body,
         max_replay=config.limits.max_replay if choice.max_replay is None else choice.max_replay,
         timeouts=_timeouts(choice.timeouts, config.timeouts),
-        api_host=api_host,
+        api_host=not origin.host or provider.may_receive(origin),
         keep_set_cookie=choice.keep_set_cookie,
         send_cookies=choice.send_cookies,
     )
@@ -179,16 +119,23 @@ class RouteTable:
         """`hosts` has each route's further hosts. Raises ValueError for a tie of prefixes."""
         self._routes = {route.name: route for route in routes}
         self._prefixes: dict[bytes, Route] = {}
-        self._hosts: dict[tuple[str, str, int], dict[bytes, Route | None]] = {}
+        self._hosts: dict[tuple[str, str, int], dict[bytes, tuple[Route, ...]]] = {}
         for route in self._routes.values():
             other = self._prefixes.setdefault(route.prefix, route)
             if other is not route:
                 raise ValueError(f"routes {other.name} and {route.name} have the same prefix")
             for origin in _origins(route, hosts.get(route.name, ())):
                 paths = self._hosts.setdefault(origin, {})
-                # Two routes to the same API differ by prefix only: by host, neither can be meant.
-                paths[route.base_path] = None if route.base_path in paths else route
+                paths[route.base_path] = (*paths.get(route.base_path, ()), route)
         self._deepest = max((prefix.count(b"/") for prefix in self._prefixes), default=0)
+
+    @classmethod
+    def build(cls, config: Config, known: Known | None = None) -> RouteTable:
+        """The table of a configuration that has been read; `known` is what the catalogue knows of routes."""
+        known = known or catalogue()
+        choices = {name: completed(choice, known.routes.get(name)) for name, choice in config.routes.items()}
+        routes = [compile_route(name, choice, config, known) for name, choice in choices.items()]
+        return cls(routes, {name: choice.hosts for name, choice in choices.items()})
 
     def __iter__(self) -> Iterator[Route]:
         return iter(self._routes.values())
@@ -212,19 +159,24 @@ class RouteTable:
                 return route, raw_path[end:]
         return None
 
-    def match_host(self, scheme: str, host: str, port: int, raw_path: bytes) -> Route | None:
+    def match_host(self, scheme: str, host: str, port: int, raw_path: bytes, method: str) -> Route | None:
         """The route whose upstream an absolute URL is of: its scheme, host and port, and its path's first segments.
 
         An `http` URL on port 80 stands for `https` on 443 too, as clients write it that have only HTTP_PROXY set.
-        None where no route is, or where several routes have this very upstream.
+        Where several routes have this very upstream (Calendar's and Drive's APIs), it is the one whose rules allow
+        the request; None where that is none or not only one. Raises BadRequest as `decide` does.
         """
         name = canonical_host(host)
         paths = None if name is None else self._hosts.get((scheme.lower(), name, port))
         if paths is None:
             return None
         for end in _segment_ends(raw_path, max(path.count(b"/") for path in paths)):
-            if raw_path[:end] in paths:
-                return paths[raw_path[:end]]
+            routes = paths.get(raw_path[:end], ())
+            if len(routes) == 1:
+                return routes[0]
+            if routes:
+                allowing = [route for route in routes if decide(route, method, raw_path).allowed]
+                return allowing[0] if len(allowing) == 1 else None
         return None
 
     def names_host(self, host: str, port: int) -> bool:
@@ -249,7 +201,7 @@ def _segment_ends(raw_path: bytes, deepest: int) -> Iterator[int]:
 def _origins(route: Route, further: Iterable[str]) -> Iterator[tuple[str, str, int]]:
     """Every (scheme, host, port) under which absolute URLs mean this route."""
     default = DEFAULT_PORTS[route.scheme]
-    named = [(route.host, route.port)]
+    named = [(route.host, route.port)] if route.host else []
     for text in further:
         if (pair := read_host_port(text)) is None:
             raise ValueError(f"route {route.name} has a host that is none")
