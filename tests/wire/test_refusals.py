@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from tests.kit.browser import Browser
 from tests.kit.lanes import ABSOLUTE, MODES, Lane, assert_problem
 from tests.kit.raw import Upstream, Wire, reply
 
@@ -31,8 +32,6 @@ async def test_a_stranger_gets_a_link(lane: Lane, method: bytes, mode: str) -> N
 
 async def test_the_link_in_a_refusal_works(lane: Lane) -> None:
     """What the agent shows its user leads, through the provider, to a call that succeeds."""
-    from tests.kit.browser import Browser
-
     user = f"linked-{lane.name}".encode()
     refusal = await lane.call(lane.ask(user=user))
     link = json.loads(refusal.body)["connect_url"]
