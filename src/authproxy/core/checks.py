@@ -13,7 +13,7 @@ from authproxy.core.known import Known, KnownProvider
 from authproxy.core.model import Environment
 from authproxy.core.origin import Origin, read_base_url, read_host_port, read_origin
 from authproxy.core.policy import NEVER, glob_fault, may_match_below
-from authproxy.core.routes import completed, prefix_of
+from authproxy.core.routes import completed, prefix_of, provider_for
 
 LEASE_MARGIN = 10.0  # seconds that a lease outlives its token call
 
@@ -225,7 +225,7 @@ def providers(config: Config, known: Known) -> Findings:
     for name, choice in config.providers.items():
         path = f"providers.{name}"
         yield from _entry(config, known, name, choice)
-        yield from _client(config, known, name, choice)
+        yield from _client(config, name, choice)
         urls = {"issuer": choice.issuer}
         for endpoint in ("authorization", "token", "revocation", "userinfo", "introspection"):
             urls[f"endpoints.{endpoint}"] = getattr(choice.endpoints, endpoint)
@@ -243,37 +243,35 @@ def _entry(config: Config, known: Known, name: str, choice: ProviderChoice) -> F
     """A provider is in the catalogue, or said in full."""
     path = f"providers.{name}"
     found = known.provider(name, choice)
-    if isinstance(found, KnownProvider):
-        return
-    if found is not None:
+    if isinstance(found, str):
         yield Finding(path, found)
-    elif choice.catalogue is not None:
+        return
+    if found is None and choice.catalogue is not None:
         yield Finding(
             f"{path}.catalogue", f"is no entry of the catalogue{_near(choice.catalogue, known.names)}"
         )
-    else:
-        if choice.issuer is None and not (choice.endpoints.authorization and choice.endpoints.token):
-            yield Finding(
-                path,
-                f"is not in the catalogue{_near(name, known.names)}: say its `issuer`, or `endpoints.authorization` "
-                "and `endpoints.token`",
-            )
-        if not choice.api_hosts:
-            yield Finding(
-                f"{path}.api_hosts", "say to which hosts its tokens may be sent", _unfinished(config)
-            )
+        return
+    if (
+        found is None
+        and choice.issuer is None
+        and not (choice.endpoints.authorization and choice.endpoints.token)
+    ):
+        yield Finding(
+            path,
+            f"is not in the catalogue{_near(name, known.names)}: say its `issuer`, or `endpoints.authorization` and "
+            "`endpoints.token`",
+        )
+    hosts = found or KnownProvider(choice.api_hosts)
+    if not (hosts.hosts or hosts.patterns or hosts.upstream_from):
+        yield Finding(f"{path}.api_hosts", "say to which hosts its tokens may be sent", _unfinished(config))
 
 
-def _client(config: Config, known: Known, name: str, choice: ProviderChoice) -> Findings:
+def _client(config: Config, name: str, choice: ProviderChoice) -> Findings:
     """The operator's registration is complete."""
     path = f"providers.{name}"
-    found = known.provider(name, choice)
-    public = choice.client_auth == "none" or (
-        choice.client_auth is None and isinstance(found, KnownProvider) and found.public
-    )
     if choice.client_id is None:
         yield Finding(f"{path}.client_id", "is missing: this provider cannot be used", _unfinished(config))
-    if choice.client_secret is None and not public:
+    if choice.client_secret is None and choice.client_auth != "none":
         yield Finding(
             f"{path}.client_secret",
             "is missing: this provider cannot be used (a public client says `client_auth: none`)",
@@ -289,7 +287,7 @@ def _client(config: Config, known: Known, name: str, choice: ProviderChoice) -> 
 def routes(config: Config, known: Known) -> Findings:
     """Each route leads to one upstream that its provider's tokens may go to."""
     for name, choice in config.routes.items():
-        whole = completed(choice, known.routes.get(name))
+        whole = completed(name, config, known)
         yield from _destination(config, known, name, whole)
         yield from _rules(name, choice, whole)
         for index, host in enumerate(choice.hosts):
@@ -306,13 +304,11 @@ def _destination(config: Config, known: Known, name: str, whole: RouteChoice) ->
             f"is not a route of the catalogue{_near(name, known.routes)}: say its `provider` and `upstream`",
         )
         return
-    choice = config.providers.get(whole.provider)
-    if choice is None:
+    if whole.provider not in config.providers:
         near = _near(whole.provider, config.providers)
         yield Finding(f"{path}.provider", f"`{whole.provider}` is not among the providers of this file{near}")
         return
-    found = known.provider(whole.provider, choice)
-    provider = found if isinstance(found, KnownProvider) else KnownProvider(choice.api_hosts)
+    provider = provider_for(whole.provider, config, known)
     if whole.upstream is None:
         if not provider.upstream_from:
             yield Finding(f"{path}.upstream", "is missing, and the catalogue does not know it")
@@ -353,8 +349,8 @@ def _rules(name: str, choice: RouteChoice, whole: RouteChoice) -> Findings:
 def prefixes(config: Config, known: Known) -> Findings:
     """No two routes have the same prefix."""
     owners: dict[str, str] = {}
-    for name, choice in config.routes.items():
-        prefix = prefix_of(name, completed(choice, known.routes.get(name)))
+    for name in config.routes:
+        prefix = prefix_of(name, completed(name, config, known))
         owner = owners.setdefault(prefix, name)
         if owner != name:
             yield Finding(f"routes.{name}", f"has the same prefix as route `{owner}`: `{prefix or '/'}`")
@@ -363,8 +359,8 @@ def prefixes(config: Config, known: Known) -> Findings:
 def shared_upstreams(config: Config, known: Known) -> Findings:
     """Routes to one upstream are told apart by their rules in absolute form; one without rules takes everything."""
     owners: dict[Origin, tuple[str, bool]] = {}
-    for name, choice in config.routes.items():
-        whole = completed(choice, known.routes.get(name))
+    for name in config.routes:
+        whole = completed(name, config, known)
         origin = read_base_url(whole.upstream or "")
         if origin is None:
             continue

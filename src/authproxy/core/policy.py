@@ -8,7 +8,7 @@ allow every reading, so no decoder further on can turn an allowed path into anot
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import unquote_to_bytes
@@ -48,18 +48,24 @@ _NO_RULES = Decision(True, "no_rules")
 _NEVER = Decision(False, "method_never_allowed")
 _METHOD = Decision(False, "no_rule_for_method")
 _PATH = Decision(False, "no_rule_for_path")
+_CREDENTIALS = Decision(False, "credential_path")
 _AMBIGUOUS = Decision(False, "ambiguous_path")
 
 
 class Rules:
-    """The `allow` of one route, compiled."""
+    """The `allow` of one route, compiled; None allows all. `never` has globs that no reading may match: paths of
+    the API's host that hand out or destroy tokens."""
 
-    __slots__ = ("_any", "_by_method")
+    __slots__ = ("_any", "_by_method", "_never", "_open")
 
-    def __init__(self, allow: Iterable[Rule]) -> None:
+    def __init__(self, allow: Iterable[Rule] | None = None, *, never: Iterable[str] = ()) -> None:
+        refused = b"|".join(rb"(?:" + compile_glob(glob).pattern + rb")/?" for glob in never)
+        # without case: a refusal must hold for servers that do not care about it
+        self._never = re.compile(refused, re.DOTALL | re.IGNORECASE).fullmatch if refused else None
+        self._open = allow is None
         any_method: list[tuple[re.Pattern[bytes], Decision]] = []
         by_method: dict[str, list[tuple[re.Pattern[bytes], Decision]]] = {}
-        for index, rule in enumerate(allow):
+        for index, rule in enumerate(allow or ()):
             methods = set(rule.methods) | ({"HEAD"} if "GET" in rule.methods else set())
             allowed = Decision(True, "rule", index)
             for glob in rule.paths:
@@ -72,8 +78,12 @@ class Rules:
         self._any = tuple(any_method)
         self._by_method = {method: (*entries, *any_method) for method, entries in by_method.items()}
 
-    def judge(self, method: str, readings: Iterable[bytes]) -> Decision:
+    def judge(self, method: str, readings: Sequence[bytes]) -> Decision:
         """Allowed if every reading is; the decision is that of the first reading, the path as it was sent."""
+        if self._never is not None and any(map(self._never, readings)):
+            return _CREDENTIALS
+        if self._open:
+            return _NO_RULES
         entries = self._by_method.get(method, self._any)
         if not entries:
             return _METHOD
@@ -90,7 +100,7 @@ class Ruled(Protocol):
     """What `decide` needs of a route."""
 
     @property
-    def rules(self) -> Rules | None: ...
+    def rules(self) -> Rules: ...
 
 
 def decide(route: Ruled, method: str, path: bytes) -> Decision:
@@ -102,8 +112,6 @@ def decide(route: Ruled, method: str, path: bytes) -> Decision:
     readings = _readings(path)
     if method.upper() in NEVER:
         return _NEVER
-    if route.rules is None:
-        return _NO_RULES
     return route.rules.judge(method, readings)
 
 

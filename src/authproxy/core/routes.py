@@ -12,19 +12,23 @@ from authproxy.core.origin import DEFAULT_PORTS, Origin, canonical_host, read_ba
 from authproxy.core.policy import Rules, decide
 
 
-def completed(choice: RouteChoice, known: RouteChoice | None) -> RouteChoice:
+def completed(name: str, config: Config, known: Known) -> RouteChoice:
     """A route as chosen, with what the catalogue knows of it where the operator says nothing."""
-    if known is None:
+    choice, base, plain = config.routes[name], known.routes.get(name), RouteChoice()
+    if base is None:
         return choice
-    plain = RouteChoice()
-    return RouteChoice(
-        **{
-            f.name: own
-            if (own := getattr(choice, f.name)) != getattr(plain, f.name)
-            else getattr(known, f.name)
-            for f in fields(RouteChoice)
-        }
-    )
+    said = {f.name: getattr(choice, f.name) for f in fields(choice)}
+    whole = replace(base, **{key: value for key, value in said.items() if value != getattr(plain, key)})
+    if choice.upstream is None and whole.upstream is not None and whole.provider is not None:
+        whole = replace(whole, upstream=provider_for(whole.provider, config, known).upstream(whole.upstream))
+    return whole
+
+
+def provider_for(name: str, config: Config, known: Known) -> KnownProvider:
+    """What is known of a provider of this configuration; for one outside the catalogue, what the operator says."""
+    choice = config.providers.get(name, ProviderChoice())
+    found = known.provider(name, choice)
+    return found if isinstance(found, KnownProvider) else KnownProvider(choice.api_hosts)
 
 
 def prefix_of(name: str, choice: RouteChoice) -> str:
@@ -53,7 +57,7 @@ class Route:
     base_path: bytes
     scopes: tuple[str, ...]
     scope_set: frozenset[str]
-    rules: Rules | None
+    rules: Rules
     max_body: int
     max_replay: int
     timeouts: Timeouts
@@ -72,9 +76,7 @@ def compile_route(name: str, choice: RouteChoice, config: Config, known: Known) 
     origin = read_base_url(choice.upstream) if choice.upstream is not None else Origin("https", "", 443)
     if origin is None or choice.provider is None:
         raise ValueError(f"route {name} has no valid upstream or no provider")
-    found = known.provider(choice.provider, config.providers.get(choice.provider, ProviderChoice()))
-    own = config.providers.get(choice.provider, ProviderChoice()).api_hosts
-    provider = found if isinstance(found, KnownProvider) else KnownProvider(own)
+    provider = provider_for(choice.provider, config, known)
     return Route(
         name=name,
         prefix=prefix_of(name, choice).encode(),
@@ -86,7 +88,7 @@ def compile_route(name: str, choice: RouteChoice, config: Config, known: Known) 
         base_path=origin.path,
         scopes=choice.scopes,
         scope_set=frozenset(choice.scopes),
-        rules=None if choice.allow is None else Rules(choice.allow),
+        rules=Rules(choice.allow, never=provider.credential_paths),
         max_body=config.limits.max_body if choice.max_body is None else choice.max_body,
         max_replay=config.limits.max_replay if choice.max_replay is None else choice.max_replay,
         timeouts=_timeouts(choice.timeouts, config.timeouts),
@@ -133,7 +135,7 @@ class RouteTable:
     def build(cls, config: Config, known: Known | None = None) -> RouteTable:
         """The table of a configuration that has been read; `known` is what the catalogue knows of routes."""
         known = known or catalogue()
-        choices = {name: completed(choice, known.routes.get(name)) for name, choice in config.routes.items()}
+        choices = {name: completed(name, config, known) for name in config.routes}
         routes = [compile_route(name, choice, config, known) for name, choice in choices.items()]
         return cls(routes, {name: choice.hosts for name, choice in choices.items()})
 

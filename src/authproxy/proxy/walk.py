@@ -182,7 +182,9 @@ class Walk:
         if target.form == "asterisk":
             raise NoRoute("`OPTIONS *` belongs to no route")
         if target.form == "absolute" and (target.host, target.port) not in self._own_authorities():
-            route = self._routes.match_host(target.scheme, target.host, target.port)
+            route = self._routes.match_host(
+                target.scheme, target.host, target.port, target.path, entry.method
+            )
             if route is None:
                 raise NoRoute("no route has this host", reason="host")
             path = target.path
