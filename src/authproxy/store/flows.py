@@ -105,6 +105,11 @@ class Flows:
         rows = await self.backend.read(_OPEN_FOR, key.tenant, key.user, key.provider, key.account, now)
         return next((flow for flow in map(flow_of, rows) if frozenset(flow.scopes) == wanted), None)
 
+    async def open_flows(self, key: ConnectionKey, now: int) -> list[Flow]:
+        """All flows for this key that can still be used, newest first."""
+        rows = await self.backend.read(_OPEN_FOR, key.tenant, key.user, key.provider, key.account, now)
+        return [flow_of(row) for row in rows]
+
     async def move_flow(
         self,
         flow_id: str,
