@@ -1,0 +1,337 @@
+"""The one place that names concrete classes; opens what must be opened, and closes it in the right order."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import time
+import uuid
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack
+from typing import Any, NamedTuple, Self
+
+import structlog
+from aiohttp import web
+
+from authproxy.broker.endpoint import Endpoint
+from authproxy.broker.flows import Flows
+from authproxy.broker.refresh import Refresher
+from authproxy.broker.registrations import Registrations
+from authproxy.broker.tokens import Tokens
+from authproxy.callers.api_key import ApiKeys
+from authproxy.callers.desk import Desk, Kind
+from authproxy.callers.loopback import Loopback
+from authproxy.control.agents import Agents
+from authproxy.control.connections import Connections
+from authproxy.control.consent import Consent
+from authproxy.control.panel import Control
+from authproxy.control.trail import Audit
+from authproxy.core.config import Config
+from authproxy.core.errors import ProviderMisconfigured, StoreUnavailable
+from authproxy.core.providers import provider_of
+from authproxy.core.routes import RouteTable
+from authproxy.egress import EgressGuard, GuardedResolver
+from authproxy.faces.api import Api
+from authproxy.faces.connect import Connect
+from authproxy.faces.edge import Names, application
+from authproxy.faces.health import Health
+from authproxy.metrics import Metrics
+from authproxy.store.audit import Trail
+from authproxy.store.keys import load_keyring
+from authproxy.store.sqlite import sqlite_path
+from authproxy.store.vault import Vault
+
+log = structlog.get_logger()
+
+SWEEP = 60.0
+"""Seconds between two looks for flows that are over time."""
+
+
+class Address(NamedTuple):
+    """Where a listener is: `host:port`, or the path of a unix socket (`unix:/path`)."""
+
+    host: str
+    port: int
+    path: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Raises ValueError with what would be right."""
+        if text.startswith("unix:"):
+            if not text[5:].startswith("/"):
+                raise ValueError(f"{text!r}: write unix:/absolute/path")
+            return cls("", 0, text[5:])
+        host, colon, port = text.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
+        if not colon or not host or not port.isdigit() or int(port) > 65535:
+            raise ValueError(f"{text!r}: write HOST:PORT, such as 127.0.0.1:8700")
+        return cls(host, int(port))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach it."""
+        if self.path is not None or self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class App:
+    """Everything that runs, by name. `open` makes the parts; `run` and the `listen_…` methods set them going."""
+
+    def __init__(self, config: Config, vault: Vault, *, clock: Callable[[], float]) -> None:
+        self.config = config
+        self.vault = vault
+        self.clock = clock
+        self.metrics = Metrics()
+        self.guard = EgressGuard(config.egress.allow)
+        self.endpoint = Endpoint(
+            resolver=GuardedResolver(self.guard), check=self.guard.check, deadline=config.refresh.deadline
+        )
+        self.registrations = Registrations(config.providers, self.endpoint)
+        self.refresher = Refresher(
+            vault, self.registrations, self.endpoint, config.refresh, metrics=self.metrics, clock=clock
+        )
+        self.flows = Flows(
+            vault, self.registrations, self.endpoint, lambda: self.config, forget=self._forget, clock=clock
+        )
+        self.tokens = Tokens(
+            vault,
+            self.registrations,
+            self.refresher,
+            lambda: self.config,
+            link_for=self.flows.link_for,
+            clock=clock,
+        )
+        self.trail = Trail(
+            vault,
+            queue=config.audit.queue,
+            flush=config.audit.flush,
+            durability=config.audit.durability,
+            clock=clock,
+        )
+        self.metrics.watch_audit(lambda: self.trail.waiting)
+        self.routes = RouteTable.build(config)
+        self.names = Names(config.public_url)
+        keys = [choice for choice in config.identity.callers if choice.kind == "api_key"]
+        self.agent_keys = ApiKeys(keys, lambda: vault.agents(None), leash=config.refresh.leash, clock=clock)
+        self._accepted = self._kinds()
+        self.desk = Desk(self._accepted)
+        self.control = self._control()
+        self._background: set[asyncio.Task[None]] = set()
+        self._stack = AsyncExitStack()
+        self._control_face: Api | None = None
+        self.own: set[tuple[str, int]] = set()
+
+    @classmethod
+    async def open(
+        cls,
+        config: Config,
+        *,
+        store: str,
+        environ: Mapping[str, str],
+        announce: Callable[[str], None],
+        clock: Callable[[], float] = time.time,
+    ) -> Self:
+        """Open the store with its keys and make all parts. Nothing listens or runs yet."""
+        path = sqlite_path(store) if store.startswith("sqlite:") else None
+        keyring = load_keyring(
+            environ,
+            store_path=path,
+            environment=config.environment,
+            announce=announce,
+        )
+        vault = await Vault.open(store, keyring=keyring, environment=config.environment, clock=clock)
+        try:
+            app = cls(config, vault, clock=clock)
+        except BaseException:
+            await vault.close()
+            raise
+        # Last in, first out: what stands at the top here is closed last (DESIGN 4.8).
+        app._stack.push_async_callback(vault.close)
+        app._stack.push_async_callback(app.endpoint.close)
+        app._stack.push_async_callback(app._close_trail)
+        app._stack.push_async_callback(app._drain_refreshes)
+        return app
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    # --- life
+
+    async def run(self) -> None:
+        """Begin the trail, know the agents, and keep both current until closed."""
+        await self.trail.start()
+        if self.agent_keys in self._accepted:
+            await self.agent_keys.refresh()
+            self._keep(self.agent_keys.run())
+        self._keep(self._sweep())
+        self.metrics.reload_success.set(1)
+
+    async def listen_control(self, address: Address) -> int:
+        """Serve the control plane; returns the port that was bound."""
+        api = Api(self.control, self.desk, self.names)
+        connect = Connect(
+            self.flows,
+            public_url=self.config.public_url,
+            provider_names=self._provider_names(),
+            verifier_url=self.config.identity.verifier_url,
+            cookie_life=self.config.flows.lifetime,
+            clock=self.clock,
+        )
+        web_app = application(
+            [*api.routes(), *connect.routes(), *Health(self.control).routes()], names=self.names
+        )
+        runner = web.AppRunner(
+            web_app, access_log=None, handle_signals=False, shutdown_timeout=self.config.timeouts.shutdown
+        )
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        site: web.BaseSite
+        if address.path is not None:
+            site = web.UnixSite(runner, address.path)
+        else:
+            site = web.TCPSite(runner, address.host, address.port)
+        await site.start()
+        self._control_face = api
+        return self._bound(runner.addresses)
+
+    async def listen_data(self, address: Address) -> int:
+        """Serve the data plane; returns the port that was bound."""
+        from authproxy.proxy.server import Listener
+        from authproxy.proxy.upstream import Upstream
+        from authproxy.proxy.walk import Walk
+
+        upstream = Upstream(self.guard, limits=self.config.limits, timeouts=self.config.timeouts)
+        self._stack.push_async_callback(upstream.close)
+        # --- The data plane is put together here, and nowhere else.
+        walk = Walk(
+            self.config,
+            desk=self.desk,
+            routes=self.routes,
+            providers={name: provider_of(name, choice) for name, choice in self.config.providers.items()},
+            tokens=self.tokens,
+            trail=self.trail,
+            upstream=upstream,
+            metrics=self.metrics,
+            own_authorities=lambda: frozenset(self.own),
+            new_id=lambda: uuid.uuid4().hex,
+            clock=self.clock,
+        )
+        listener = Listener(walk, self.config.limits, self.config.timeouts)
+        loop = asyncio.get_running_loop()
+        server: asyncio.AbstractServer
+        if address.path is not None:
+            server = await loop.create_unix_server(listener, address.path)
+        else:
+            server = await loop.create_server(listener, address.host, address.port, backlog=1024)
+
+        async def stop() -> None:
+            server.close()
+            await listener.shutdown(self.config.timeouts.shutdown)
+            await server.wait_closed()
+
+        self._stack.push_async_callback(stop)
+        return self._bound([sock.getsockname() for sock in server.sockets])
+
+    async def close(self) -> None:
+        """Stop accepting, drain requests, drain refreshes, flush the trail, close the store."""
+        self.control.draining = True
+        if self._control_face is not None:
+            self._control_face.close()
+        await self._stack.aclose()
+
+    # --- parts
+
+    def _kinds(self) -> list[Kind]:
+        """One line for each kind of caller, in the configured order; all agent keys are one table."""
+        kinds: list[Kind] = []
+        for choice in self.config.identity.callers:
+            if choice.kind == "loopback":
+                kinds.append(Loopback(choice))
+            elif self.agent_keys not in kinds:
+                kinds.append(self.agent_keys)
+        return kinds
+
+    def _control(self) -> Control:
+        scopes: dict[str, tuple[str, ...]] = {}
+        for route in self.routes:
+            known = scopes.get(route.provider, ())
+            scopes[route.provider] = tuple(dict.fromkeys([*known, *route.scopes]))
+        return Control(
+            consent=Consent(
+                self.flows, self.vault, providers=self.config.providers.keys(), route_scopes=scopes
+            ),
+            connections=Connections(
+                self.vault, self.tokens, self.registrations, self.endpoint, clock=self.clock
+            ),
+            agents=Agents(self.vault, changed=self.agent_keys.refresh, clock=self.clock),
+            audit=Audit(self.vault, self.trail),
+            metrics=self.metrics,
+            vault=self.vault,
+        )
+
+    def _provider_names(self) -> dict[str, str]:
+        names = {}
+        for name in self.config.providers:
+            try:
+                names[name] = self.registrations.resting(name).name
+            except ProviderMisconfigured:  # its trouble is told when it is used
+                names[name] = name
+        return names
+
+    def _forget(self, connection_id: str) -> None:
+        self.tokens.forget(connection_id)
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+
+        async def end() -> None:
+            task.cancel()
+            await asyncio.wait([task])
+            self._background.discard(task)
+
+        self._stack.push_async_callback(end)
+
+    async def _sweep(self) -> None:
+        while True:
+            try:
+                await self.vault.sweep_flows(int(self.clock()))
+            except StoreUnavailable as error:
+                log.warning("flows_not_swept", reason=error.reason)
+            await asyncio.sleep(SWEEP)
+
+    async def _drain_refreshes(self) -> None:
+        refresh = self.config.refresh
+        await self.tokens.drain(self.config.timeouts.token_wait)
+        lost = await self.refresher.drain(refresh.lease + refresh.deadline)
+        if lost:
+            log.error("rotations_lost", count=lost)
+
+    async def _close_trail(self) -> None:
+        try:
+            await self.trail.close()
+        except StoreUnavailable:
+            log.error("audit_not_flushed", waiting=self.trail.waiting)
+
+    def _bound(self, addresses: list[Any]) -> int:
+        """Remember our own ports, so that no route leads back into us."""
+        ports = {name[1] for name in addresses if isinstance(name, tuple)}
+        for port in ports:
+            self.own |= {
+                (host, port) for host in ("127.0.0.1", "localhost", "::1", socket.gethostname().lower())
+            }
+        self.guard.own(sorted({port for _, port in self.own}))
+        return min(ports, default=0)

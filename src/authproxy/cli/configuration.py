@@ -1,0 +1,51 @@
+"""Reads routes.yaml for a command, and says every fault of it at once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from authproxy.cli.console import USAGE, Stop
+from authproxy.core.model import Environment
+from authproxy.core.strict import ConfigFaults, Fault, Reading, read
+
+
+def load(args: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> Reading:
+    """The configuration that `--config` names, with `--environment` over it. Raises Stop."""
+    try:
+        return reading(args.config, args.environment, environ)
+    except ConfigFaults as found:
+        raise Stop(*(line(fault) for fault in found.faults), code=USAGE) from None
+
+
+def reading(
+    file: str, environment: Environment | None = None, environ: Mapping[str, str] = os.environ
+) -> Reading:
+    """One file as values. Raises ConfigFaults, or Stop where there is no such file."""
+    path = Path(file)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise Stop(
+            f"there is no {path}: name the configuration with --config or AUTHPROXY_CONFIG "
+            "(`authproxy demo` needs none)"
+        ) from None
+    except UnicodeDecodeError:
+        raise Stop(f"{path} is not UTF-8") from None
+    except OSError as error:
+        raise Stop(f"{path} cannot be read: {error.strerror or type(error).__name__}") from None
+    return read(text, file=file, environ=environ, read_file=_beside(path), environment=environment)
+
+
+def line(fault: Fault) -> str:
+    """`file:line: path: message`, as editors and compilers understand it; what only warns says so."""
+    severity = "" if fault.severity == "error" else f"{fault.severity}: "
+    path = f"{fault.path}: " if fault.path else ""
+    return f"{fault.file}:{fault.line}: {severity}{path}{fault.message}"
+
+
+def _beside(config: Path) -> Callable[[str], str]:
+    """Files named by `file:` hang below the configuration's own folder."""
+    return lambda name: (config.parent / name).read_text(encoding="utf-8")

@@ -1,0 +1,150 @@
+"""Finds the command that was named, and turns what goes wrong into an exit code and a sentence."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import NamedTuple, Protocol
+
+from authproxy import __version__
+from authproxy.cli.console import NOT_WELL, USAGE, Stop, complain
+from authproxy.core.errors import Act, Refusal
+
+
+class Command(Protocol):
+    """What the module of a command offers."""
+
+    def arguments(self, parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
+        """Describe the command's arguments."""
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do it, and return the exit code."""
+
+
+class Entry(NamedTuple):
+    """One command: its module is imported only when it is named, so that `--help` and `serve` start quickly."""
+
+    module: str
+    does: str
+    examples: str
+
+
+COMMANDS: Mapping[str, Entry] = {
+    "demo": Entry(
+        "demo",
+        "see the whole thing work, without any configuration",
+        "authproxy demo\nauthproxy demo --serve",
+    ),
+    "serve": Entry(
+        "serve",
+        "run the proxy and its control plane",
+        "authproxy serve --config routes.yaml\n"
+        "authproxy serve --listen 127.0.0.1:8700 --control 127.0.0.1:8701 --store sqlite:///authproxy.db",
+    ),
+    "check": Entry(
+        "check",
+        "validate the configuration; every fault with file, line and path",
+        "authproxy check --config routes.yaml\nauthproxy check --schema > routes.schema.json",
+    ),
+    "connect": Entry(
+        "connect",
+        "connect a user's account: prints the link, waits for the end",
+        "authproxy connect google --user alice\n"
+        "authproxy connect github --user alice --scope repo --scope read:org --timeout 300",
+    ),
+    "connections": Entry(
+        "connections",
+        "list, show, import, refresh or disconnect connections; never prints a token",
+        "authproxy connections list --user alice\n"
+        "authproxy connections show con_123\n"
+        "authproxy connections import google --user alice < refresh-token.txt\n"
+        "authproxy connections disconnect con_123",
+    ),
+    "explain": Entry(
+        "explain",
+        "the timeline of one connection, and what to do now",
+        "authproxy explain alice google",
+    ),
+    "agents": Entry(
+        "agents",
+        "create, list or revoke agent keys",
+        "authproxy agents create mailer --user alice\nauthproxy agents list\nauthproxy agents revoke agt_123",
+    ),
+    "audit": Entry(
+        "audit",
+        "read, search, verify or export the trail",
+        "authproxy audit tail --follow\n"
+        "authproxy audit query --user alice --kind request --since 1h\n"
+        "authproxy audit verify\n"
+        "authproxy audit export --since 7d > audit.jsonl",
+    ),
+    "keys": Entry("keys", "make sealing keys", "authproxy keys generate > authproxy.keys"),
+    "sandbox": Entry(
+        "sandbox",
+        "run a provider that behaves like production",
+        "authproxy sandbox --port 9000\nauthproxy sandbox --dialect google --set access_life=30",
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Exit codes: 0 done, 1 the thing asked about is not well, 2 usage or configuration."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser, chosen = _parser(words, os.environ)
+    args = parser.parse_args(words)
+    if chosen is None:
+        parser.print_help()
+        return USAGE
+    try:
+        return chosen.run(args)
+    except Stop as stop:
+        for line in stop.lines:
+            complain(line)
+        return stop.code
+    except Refusal as refusal:
+        complain(refusal.title)
+        return (
+            USAGE
+            if refusal.act in (Act.FIX_REQUEST, Act.TELL_OPERATOR) and refusal.status != 404
+            else NOT_WELL
+        )
+    except BrokenPipeError:  # `authproxy audit tail | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser(
+    words: Sequence[str], environ: Mapping[str, str]
+) -> tuple[argparse.ArgumentParser, Command | None]:
+    parser = argparse.ArgumentParser(
+        prog="authproxy",
+        description="A sidecar forward proxy that injects each user's OAuth credentials.",
+        epilog="Begin with `authproxy demo`. Each command has --help with examples.",
+    )
+    parser.add_argument("--version", action="version", version=f"authproxy {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    named = next((word for word in words if not word.startswith("-")), None)
+    chosen: Command | None = None
+    for name, entry in COMMANDS.items():
+        examples = "\n".join(f"  {line}" for line in entry.examples.splitlines())
+        one = commands.add_parser(
+            name,
+            help=entry.does,
+            description=entry.does[0].upper() + entry.does[1:] + ".",
+            epilog=f"examples:\n{examples}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if name == named:
+            chosen = _module(entry.module)
+            chosen.arguments(one, environ)
+    return parser, chosen
+
+
+def _module(name: str) -> Command:
+    module: Command = import_module(f"authproxy.cli.{name}")
+    return module

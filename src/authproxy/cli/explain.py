@@ -1,0 +1,45 @@
+"""`authproxy explain`: the timeline of one connection, and what to do now."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from authproxy.cli.console import DONE, NOT_WELL, instant, say, say_json
+from authproxy.cli.options import json_option, store_options, tenant_option
+from authproxy.core.model import DEFAULT_ACCOUNT, ConnectionKey
+
+if TYPE_CHECKING:
+    from authproxy.control.panel import Control
+
+
+def arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
+    parser.add_argument("user")
+    parser.add_argument("provider")
+    parser.add_argument("--account", default=DEFAULT_ACCOUNT, help="where a user has several at one provider")
+    store_options(parser, environ)
+    tenant_option(parser)
+    json_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from authproxy.cli.session import operator, with_control
+    from authproxy.control import views
+
+    async def told(control: Control) -> int:
+        key = ConnectionKey(args.tenant, args.user, args.provider, args.account)
+        story = await control.connections.explain_key(operator(args.tenant), key)
+        if args.json:
+            say_json(views.explanation(story))
+        else:
+            for line in story.lines:
+                by = f"  [{line.agent}]" if line.agent else ""
+                say(f"{instant(line.at)}  {line.text}{by}")
+            if story.lines:
+                say()
+            say(f"Now:  {story.standing}")
+            say(f"Do:   {story.advice}")
+        return DONE if story.well else NOT_WELL
+
+    return with_control(args, told)

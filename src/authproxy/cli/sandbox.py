@@ -1,0 +1,83 @@
+"""`authproxy sandbox`: a provider that behaves like production, to rehearse with."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import signal
+from collections.abc import Mapping
+
+from authproxy.cli.console import DONE, NOT_WELL, Stop, say
+from authproxy.cli.options import option
+
+
+def arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
+    option(
+        parser,
+        "--port",
+        {k: v for k, v in environ.items() if k == "AUTHPROXY_SANDBOX_PORT"},
+        says="port on 127.0.0.1 (default: 8790; 0: a free one)",
+        default=8790,
+        read=int,
+    )
+    parser.add_argument(
+        "--dialect", default="standard", help="which provider to behave like (default: standard)"
+    )
+    parser.add_argument(
+        "--user", action="append", dest="users", metavar="NAME", help="a user there; repeatable"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="switches",
+        metavar="SWITCH=VALUE",
+        help="the first position of a switch; repeatable (--list-switches shows them)",
+    )
+    parser.add_argument("--list-switches", action="store_true", help="print the switches and stop")
+
+
+def run(args: argparse.Namespace) -> int:
+    from authproxy.sandbox import Sandbox, Settings, SwitchError, Switches, position
+
+    if args.list_switches:
+        for name, field in Switches.known().items():
+            say(f"{name}: {field.metadata['doc']}")
+        return DONE
+    try:
+        settings = Settings(dialect=args.dialect, switches=dict(position(text) for text in args.switches))
+        if args.users:
+            settings = dataclasses.replace(settings, users=tuple(args.users))
+        sandbox = Sandbox(settings)
+    except (SwitchError, ValueError) as error:
+        raise Stop(str(error)) from None
+    return asyncio.run(_serve(sandbox, args.port))
+
+
+async def _serve(sandbox: object, port: int) -> int:
+    from authproxy.sandbox import Sandbox
+
+    assert isinstance(sandbox, Sandbox)
+    done = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, done.set)
+    try:
+        url = await sandbox.start(port=port)
+    except OSError as error:
+        raise Stop(f"127.0.0.1:{port} cannot be listened on: {error.strerror}", code=NOT_WELL) from None
+    say(f"sandbox provider at {url} (issuer of the dialect {sandbox.settings.dialect!r})")
+    say("clients: " + ", ".join(client.client_id for client in sandbox.settings.clients))
+    say("users:   " + ", ".join(sandbox.settings.users))
+    say("in routes.yaml:")
+    say(
+        f"  providers:\n    sandbox: {{issuer: {url}, client_id: authproxy-dev, client_auth: none, "
+        f"api_hosts: [{url.removeprefix('http://')}]}}"
+    )
+    say("  egress: {allow: [" + url.removeprefix("http://") + "]}")
+    try:
+        await done.wait()
+    finally:
+        await sandbox.close()
+    return DONE

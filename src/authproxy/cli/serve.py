@@ -1,0 +1,183 @@
+"""`authproxy serve`: runs the proxy and its control plane until it is told to end."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from authproxy import __version__
+from authproxy.cli.console import DONE, NOT_WELL, Stop
+from authproxy.cli.options import option, store_options, switch
+
+if TYPE_CHECKING:
+    from authproxy.app import Address, App
+    from authproxy.core.config import Config
+    from authproxy.core.strict import Reading
+
+_LEVELS = ("debug", "info", "warning", "error")
+
+
+def arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
+    store_options(parser, environ)
+    option(
+        parser,
+        "--listen",
+        environ,
+        says="where agents reach the proxy: HOST:PORT or unix:/path (default: 127.0.0.1:8700)",
+        default="127.0.0.1:8700",
+        metavar="ADDRESS",
+    )
+    option(
+        parser,
+        "--control",
+        environ,
+        says="where browsers and operators reach the control plane (default: 127.0.0.1:8701)",
+        default="127.0.0.1:8701",
+        metavar="ADDRESS",
+    )
+    option(
+        parser,
+        "--log-level",
+        environ,
+        says=f"{', '.join(_LEVELS)} (default: info)",
+        default="info",
+        read=_level,
+    )
+    switch(
+        parser,
+        "--allow-plaintext",
+        environ,
+        says="listen beyond this machine without TLS: agent keys and answers then cross the network as they are",
+    )
+    switch(
+        parser,
+        "--expect-data",
+        environ,
+        says="refuse to start on a store without connections (a lost volume)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from authproxy.app import Address
+    from authproxy.cli.configuration import load
+    from authproxy.cli.session import demand_store, run_loop
+    from authproxy.log import configure
+
+    configure(args.log_level)
+    try:
+        listen, control = Address.parse(args.listen), Address.parse(args.control)
+    except ValueError as error:
+        raise Stop(str(error)) from None
+    reading = load(args)
+    _demand_callers(listen, reading.config, plaintext=args.allow_plaintext)
+    if args.expect_data:
+        demand_store(args.store)
+    return run_loop(_serve(args, reading, listen, control))
+
+
+async def _serve(args: argparse.Namespace, reading: Reading, listen: Address, control: Address) -> int:
+    import structlog
+
+    from authproxy.app import App
+
+    log = structlog.get_logger()
+    config = reading.config
+    stop = _told_to_stop()
+    log.info("starting", version=__version__, environment=str(config.environment), config=args.config)
+    for fault in reading.warnings:
+        log.warning(
+            "config_warning", file=fault.file, line=fault.line, path=fault.path, message=fault.message
+        )
+    for warning in _doubts(config, control):
+        log.warning("config_warning", file=args.config, message=warning)
+    async with await App.open(
+        config, store=args.store, environ=os.environ, announce=lambda text: log.warning("keys", message=text)
+    ) as app:
+        connections = sum((await app.control.counts()).values())
+        if args.expect_data and connections == 0:
+            raise Stop(
+                "the store has no connections, and --expect-data says that it should: is its volume mounted?"
+            )
+        log.info(
+            "store_open",
+            **await app.vault.backend.describe(),
+            connections=connections,
+            sealing_key=app.vault.keyring.newest,
+        )
+        await app.run()
+        for name in config.providers:
+            log.info(
+                "redirect_uri", provider=name, register=f"{config.public_url.rstrip('/')}/callback/{name}"
+            )
+        await _listen(app, listen, control)
+        log.info(
+            "serving",
+            listen=str(listen),
+            control=str(control),
+            public_url=config.public_url,
+            callers=[choice.kind for choice in config.identity.callers],
+            routes=[route.name for route in app.routes],
+        )
+        await stop.wait()
+        log.info("stopping")
+    log.info("stopped")
+    return DONE
+
+
+async def _listen(app: App, listen: Address, control: Address) -> None:
+    """The control plane first: its probes tell when the data plane is there as well."""
+    for name, address, start in (
+        ("--control", control, app.listen_control),
+        ("--listen", listen, app.listen_data),
+    ):
+        try:
+            await start(address)
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise Stop(f"{name} {address} cannot be listened on: {reason}", code=NOT_WELL) from None
+
+
+def _told_to_stop() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+def _demand_callers(listen: Address, config: Config, *, plaintext: bool) -> None:
+    """Whoever reaches the data plane from elsewhere must show a credential, and not in the clear by accident."""
+    if listen.is_local:
+        return
+    if all(choice.kind == "loopback" for choice in config.identity.callers):
+        raise Stop(
+            f"--listen {listen} is open to other machines, but identity.callers knows loopback callers only: "
+            "add `kind: api_key`, or listen on 127.0.0.1"
+        )
+    if not plaintext:
+        raise Stop(
+            f"--listen {listen} is open to other machines and speaks no TLS: put a TLS terminator in front and listen "
+            "on 127.0.0.1, or say --allow-plaintext if the network itself is trusted"
+        )
+
+
+def _doubts(config: Config, control: Address) -> list[str]:
+    """What works, but is probably not meant."""
+    doubts = []
+    if not config.identity.callers:
+        doubts.append("identity.callers is empty: every request will be refused")
+    if not control.is_local and not config.public_url.startswith("https:"):
+        doubts.append(
+            f"the control plane listens on {control}, but public_url has no https: consents cross in the clear"
+        )
+    return doubts
+
+
+def _level(text: str) -> str:
+    if text.lower() not in _LEVELS:
+        raise ValueError(f"say one of {', '.join(_LEVELS)}")
+    return text.lower()

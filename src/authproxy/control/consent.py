@@ -1,0 +1,167 @@
+"""Connecting an account: start a flow, wait for its end, confirm who opened it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from authproxy.broker.flows import Flows
+from authproxy.core.errors import BadRequest, ConnectionRequired, NotFound, UserMissing, UserNotAllowed
+from authproxy.core.model import Caller, Connection, ConnectionKey, Flow, FlowStatus, State
+from authproxy.store.vault import Vault
+
+MAX_WAIT = 59.0
+
+
+@dataclass(frozen=True, slots=True)
+class Authorization:
+    """How it stands between one user and one provider: a flow in progress or ended, or a standing connection."""
+
+    id: str
+    key: ConnectionKey
+    status: FlowStatus
+    scopes: tuple[str, ...]
+    url: str | None = None
+    reason: str | None = None
+    expires_at: int | None = None
+    connection_id: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self.status.ended and self.status is not FlowStatus.COMPLETED
+
+
+class Consent:
+    """What agents may ask about connecting; each method takes the caller first."""
+
+    def __init__(
+        self,
+        flows: Flows,
+        vault: Vault,
+        *,
+        providers: Collection[str],
+        route_scopes: Mapping[str, tuple[str, ...]],
+    ) -> None:
+        self._flows = flows
+        self._vault = vault
+        self._providers = providers
+        self._route_scopes = route_scopes
+
+    async def authorize(
+        self,
+        caller: Caller,
+        *,
+        user: str,
+        provider: str,
+        scopes: tuple[str, ...],
+        account: str,
+        next_uri: str | None = None,
+    ) -> Authorization:
+        """The standing connection where it has the scopes, else a flow. Without scopes: those of the routes."""
+        speak_for(caller, user)
+        if provider not in self._providers:
+            known = ", ".join(sorted(self._providers)) or "none"
+            raise BadRequest(
+                f"No provider {provider!r} is configured (known: {known})", reason="unknown_provider"
+            )
+        key = ConnectionKey(caller.tenant, user, provider, account)
+        wanted = scopes or self._route_scopes.get(provider, ())
+        connection = await self._vault.find(key)
+        if connection is not None and serves(connection, wanted):
+            return _standing(connection)
+        flow = await self._flows.start(
+            caller=caller, user=user, provider=provider, scopes=wanted, account=account, next_uri=next_uri
+        )
+        return self._of(flow)
+
+    async def status(self, caller: Caller, authorization_id: str) -> Authorization:
+        """By the id that `authorize` gave: a flow's, or a connection's where nothing had to be asked."""
+        flow = await self._vault.flow(authorization_id)
+        if flow is not None:
+            _own(caller, flow.key)
+            return self._of(flow)
+        connection = await self._vault.get(authorization_id, tenant=caller.tenant)
+        if connection is None:
+            raise NotFound("There is no such authorization")
+        _own(caller, connection.key)
+        return _standing(connection)
+
+    async def wait(self, caller: Caller, authorization_id: str, seconds: float) -> Authorization:
+        """Its end, or how it stands after `seconds`.
+
+        Waiting for a flow that has failed already is refused: it would be for ever, and the public client does
+        wait for ever on an answer that says `failed` (it looks for `completed` alone).
+        """
+        now = await self.status(caller, authorization_id)
+        if seconds <= 0 or now.status is FlowStatus.COMPLETED:
+            return now
+        if now.failed:
+            raise ConnectionRequired(
+                f"{now.key.user} has not connected {now.key.provider}: the authorization {ending(now.status)}; "
+                "authorize again for a new link",
+                reason=now.reason or str(now.status),
+                provider=now.key.provider,
+                user=now.key.user,
+            )
+        return self._of(await self._flows.wait(authorization_id, min(seconds, MAX_WAIT)))
+
+    async def confirm_user(self, caller: Caller, flow_id: str, user: str) -> Flow:
+        """Say who opened a flow (from the application's own session). Another user than the flow's: UserMismatch."""
+        flow = await self._vault.flow(flow_id)
+        if flow is None:
+            raise NotFound("There is no such flow")
+        _own(caller, flow.key)
+        return await self._flows.confirm(flow_id, user)
+
+    def _of(self, flow: Flow) -> Authorization:
+        return Authorization(
+            id=flow.id,
+            key=flow.key,
+            status=flow.status,
+            scopes=flow.scopes,
+            url=None if flow.status.ended else self._flows.link(flow),
+            reason=flow.reason,
+            expires_at=flow.expires_at,
+            connection_id=flow.connection_id,
+        )
+
+
+def speak_for(caller: Caller, user: str) -> None:
+    """Refuses a user whom this caller may not act for."""
+    if not user:
+        raise UserMissing("No user is named")
+    if not caller.allowed(user):
+        raise UserNotAllowed(f"{caller.agent} may not act for this user", user=user)
+
+
+def serves(connection: Connection, scopes: Collection[str]) -> bool:
+    """Whether this connection works and was granted all of `scopes`."""
+    return connection.state is State.ACTIVE and set(scopes) <= set(connection.scopes)
+
+
+def ending(status: FlowStatus) -> str:
+    """How a flow ended, as the end of a sentence."""
+    return {
+        FlowStatus.DENIED: "was declined",
+        FlowStatus.EXPIRED: "was not finished in time",
+        FlowStatus.SUPERSEDED: "was replaced by a newer one",
+        FlowStatus.FAILED: "failed",
+    }.get(status, str(status))
+
+
+def _own(caller: Caller, key: ConnectionKey) -> None:
+    """What belongs to others does not exist for this caller (I04)."""
+    if key.tenant != caller.tenant or not caller.allowed(key.user):
+        raise NotFound("There is no such authorization")
+
+
+def _standing(connection: Connection) -> Authorization:
+    good = connection.state is State.ACTIVE
+    return Authorization(
+        id=connection.id,
+        key=connection.key,
+        status=FlowStatus.COMPLETED if good else FlowStatus.FAILED,
+        scopes=connection.scopes,
+        reason=None if good else connection.reason or str(connection.state),
+        connection_id=connection.id,
+    )

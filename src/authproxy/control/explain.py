@@ -1,0 +1,116 @@
+"""The timeline of one connection in plain words: what happened, how it stands, and what to do now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from authproxy.core.model import Connection, ConnectionKey, Event, State
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing that happened."""
+
+    at: int
+    kind: str
+    text: str
+    agent: str | None
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A connection's story. `well` is false where somebody must act."""
+
+    key: ConnectionKey
+    connection: Connection | None
+    lines: tuple[Line, ...]
+    standing: str
+    advice: str
+    well: bool
+
+
+def explain(
+    key: ConnectionKey, connection: Connection | None, events: Sequence[Event], *, now: int
+) -> Explanation:
+    """Put what is stored into words. `events` are the key's, oldest first."""
+    lines = tuple(Line(event.at, event.kind, _text(event), event.agent, event.data) for event in events)
+    standing, advice, well = _standing(key, connection, now)
+    return Explanation(key, connection, lines, standing, advice, well)
+
+
+def _standing(key: ConnectionKey, one: Connection | None, now: int) -> tuple[str, str, bool]:
+    again = f"Let {key.user} connect again: authproxy connect {key.provider} --user {key.user}"
+    if one is None:
+        return f"{key.user} has never connected {key.provider}.", again, False
+    why = f" ({one.reason.replace('_', ' ')})" if one.reason else ""
+    match one.state:
+        case State.ACTIVE:
+            return _active(one, now)
+        case State.NEEDS_REAUTH:
+            return f"{key.provider} has ended the grant{why}.", again, False
+        case State.ROTATION_LOST:
+            return (
+                f"A refresh was sent and its answer was lost{why}; the refresh token must be taken as spent.",
+                again,
+                False,
+            )
+        case State.DISCONNECTED:
+            return f"It was disconnected{why}.", again, False
+        case State.MISCONFIGURED:
+            return (
+                f"{key.provider} refuses your app registration{why}, not the user's grant.",
+                f"Check client_id, client_secret and client_auth of {key.provider}; the user need do nothing.",
+                False,
+            )
+
+
+def _active(one: Connection, now: int) -> tuple[str, str, bool]:
+    if one.retry_at is not None and one.retry_at > now:
+        failed = one.last_error or "no reason known"
+        return (
+            f"The grant is good, but the last refresh failed ({failed}); next try in {one.retry_at - now} s.",
+            "Nothing for the user to do. If it goes on, look at the provider's status page and at the log.",
+            one.expires_at is None or one.expires_at > now,
+        )
+    if one.expires_at is None:
+        life = "its access token has no known end"
+    elif one.expires_at > now:
+        life = f"its access token is good for another {one.expires_at - now} s"
+    elif one.refreshable:
+        life = "its access token has ended and is refreshed at the next request"
+    else:
+        again = f"authproxy connect {one.key.provider} --user {one.key.user}"
+        return (
+            "The access token has ended, and there is no refresh token.",
+            f"Let {one.key.user} connect again, and ask the provider for offline access: {again}",
+            False,
+        )
+    kept = "it can be refreshed" if one.refreshable else "it cannot be refreshed"
+    return f"It works: {life}, and {kept}.", "Nothing to do.", True
+
+
+def _text(event: Event) -> str:
+    words = _WORDS.get(event.kind)
+    return words(event.data) if words is not None else event.kind.replace(".", ": ").replace("_", " ")
+
+
+def _with_reason(text: str) -> Callable[[Mapping[str, Any]], str]:
+    """`text`, and the provider's verdict words where they were kept (reason, code, status)."""
+
+    def words(data: Mapping[str, Any]) -> str:
+        reason = data.get("reason")
+        parts = [str(reason).replace("_", " ")] if reason else []
+        code, status = data.get("code"), data.get("status")
+        if code and code != reason:
+            parts.append(f"the provider said {code}")
+        if isinstance(status, int):
+            parts.append(f"HTTP {status}")
+        return f"{text}: {', '.join(parts)}" if parts else text
+
+    return words
+
+
+_WORDS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {}

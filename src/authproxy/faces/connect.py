@@ -1,0 +1,193 @@
+"""The browser's door: shows who asks for what, starts the consent at a button, and takes the provider's answer."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from urllib.parse import urlencode, urlsplit
+
+from aiohttp import web
+
+from authproxy.broker.flows import Flows
+from authproxy.core.errors import BadRequest
+from authproxy.core.model import Flow, FlowStatus
+from authproxy.faces import pages
+from authproxy.faces.edge import host_of, is_local_name
+
+_COOKIE = re.compile(r"[A-Za-z0-9_-]{43}")
+_WAITING = frozenset({FlowStatus.NOT_STARTED, FlowStatus.PENDING})
+_AGAIN = frozenset({FlowStatus.EXPIRED, FlowStatus.DENIED, FlowStatus.FAILED})
+RESTART_WITHIN = 86400
+"""Seconds after its making for which an ended link still offers a new one: an old link found in a chat log must not
+be a door for ever."""
+
+
+class Connect:
+    """GET shows and changes nothing (link scanners fetch links); POST starts; the callback finishes once."""
+
+    def __init__(
+        self,
+        flows: Flows,
+        *,
+        public_url: str,
+        provider_names: Mapping[str, str],
+        verifier_url: str | None,
+        cookie_life: int,
+        clock: Callable[[], float],
+        random: Callable[[int], str] = secrets.token_urlsafe,
+    ) -> None:
+        self._flows = flows
+        self._names = provider_names
+        self._verifier_url = verifier_url
+        self._clock = clock
+        self._random = random
+        self._life = cookie_life
+        parts = urlsplit(public_url)
+        self._secure = parts.scheme == "https"
+        self._origin = f"{parts.scheme}://{parts.netloc}"
+        self._host = (parts.hostname or "").lower()
+        self._base = parts.path.rstrip("/")
+        self._path = self._base or "/"
+        # __Host- keeps neighbours on sub-domains from planting one, and demands Path=/ and Secure (RFC 6265bis
+        # 4.1.3); where authproxy shares its origin with others below a path, the path is worth more.
+        prefix = ("__Host-" if self._path == "/" else "__Secure-") if self._secure else ""
+        self._cookie = f"{prefix}authproxy_browser"
+
+    def routes(self) -> Iterable[web.AbstractRouteDef]:
+        return [
+            web.get("/connect/{flow}", self.show),
+            web.post("/connect/{flow}", self.press),
+            web.get("/callback/{provider}", self.callback),
+        ]
+
+    async def show(self, request: web.Request) -> web.StreamResponse:
+        """What is asked for, and a button. Nothing is spent, moved or sent by looking."""
+        host = host_of(request)
+        if host != self._host and is_local_name(host) and is_local_name(self._host):
+            # localhost against 127.0.0.1: the cookie must be set where the provider will send the browser back.
+            return _to(f"{self._origin}{self._base}/connect/{request.match_info['flow']}")
+        flow = await self._flows.open(request.match_info["flow"])
+        browser = self._browser(request) or self._random(32)
+        response = self._page(self._view(flow, browser))
+        # The form's POST must carry an Origin, which `no-referrer` would turn into `null`.
+        response.headers["Referrer-Policy"] = "same-origin"
+        if flow.status in _WAITING or flow.status in _AGAIN:
+            self._set_cookie(response, browser)
+        return response
+
+    async def press(self, request: web.Request) -> web.StreamResponse:
+        """The button: binds the flow to this browser and sends it to the provider."""
+        flow_id = request.match_info["flow"]
+        browser = await self._pressed(request, flow_id)
+        flow = await self._flows.open(flow_id)
+        if self._may_restart(flow):
+            return _to(await self._flows.link_for(flow.key, flow.scopes, flow.agent))
+        if flow.status not in _WAITING:
+            return self._page(self._view(flow, browser))
+        response = _to(await self._flows.go(flow_id, browser))
+        self._set_cookie(response, browser)
+        return response
+
+    async def callback(self, request: web.Request) -> web.StreamResponse:
+        """The provider's answer. What only looks (HEAD, prefetch) is given nothing, and nothing is consumed."""
+        if request.method == "HEAD" or _prefetched(request):
+            return web.Response(status=204)
+        query = {name: request.query.getall(name) for name in request.query}
+        if any(len(values) > 1 for values in query.values()):
+            raise BadRequest("The provider's answer is ambiguous", reason="repeated_parameter")
+        flow = await self._flows.finish(
+            request.match_info["provider"],
+            {name: values[0] for name, values in query.items()},
+            self._browser(request),
+        )
+        if flow.status is FlowStatus.CONFIRMING and self._verifier_url is not None:
+            return _to(_with(self._verifier_url, flow_id=flow.id))
+        if flow.status is FlowStatus.COMPLETED and flow.next_uri is not None:
+            return _to(flow.next_uri)
+        return self._page(self._view(flow, None))
+
+    def _view(self, flow: Flow, browser: str | None) -> str:
+        provider = self._names.get(flow.key.provider, flow.key.provider)
+        action = f"{self._base}/connect/{flow.id}"
+        if flow.status in _WAITING and browser is not None:
+            return pages.consent(
+                flow, provider, pages.Form(action, _token(browser, flow.id), f"Go on to {provider}")
+            )
+        form = link = None
+        if self._may_restart(flow):
+            if browser is not None:
+                form = pages.Form(action, _token(browser, flow.id), "Get a new link")
+            else:
+                link = pages.Link(action, "Try again")
+        elif flow.status is FlowStatus.COMPLETED and flow.next_uri is not None:
+            link = pages.Link(flow.next_uri, "Go back")
+        return pages.ended(flow, provider, form=form, link=link)
+
+    def _may_restart(self, flow: Flow) -> bool:
+        return flow.status in _AGAIN and self._clock() < flow.created_at + RESTART_WITHIN
+
+    async def _pressed(self, request: web.Request, flow_id: str) -> str:
+        """The browser's cookie, once it is certain that our own page was pressed, in this browser."""
+        if request.headers.get("Origin", self._origin) != self._origin or request.headers.get(
+            "Sec-Fetch-Site", "same-origin"
+        ) not in ("same-origin", "none"):
+            raise BadRequest("The button was not pressed on this page", reason="cross_origin")
+        browser = self._browser(request)
+        if browser is None:
+            raise BadRequest(
+                "The browser sent no cookie: allow cookies and open the link again", reason="no_cookie"
+            )
+        if request.content_type != "application/x-www-form-urlencoded":
+            raise BadRequest("The form cannot be read", reason="content_type")
+        token = (await request.post()).get("token")
+        if not isinstance(token, str) or not hmac.compare_digest(
+            token.encode(), _token(browser, flow_id).encode()
+        ):
+            raise BadRequest("The page was not shown to this browser: open the link again", reason="bad_form")
+        return browser
+
+    def _browser(self, request: web.Request) -> str | None:
+        value = request.cookies.get(self._cookie)
+        return value if value is not None and _COOKIE.fullmatch(value) else None
+
+    def _set_cookie(self, response: web.StreamResponse, browser: str) -> None:
+        """Lax, because the provider's redirect back is a cross-site navigation (C08)."""
+        response.set_cookie(
+            self._cookie,
+            browser,
+            max_age=self._life,
+            path=self._path,
+            secure=self._secure,
+            httponly=True,
+            samesite="Lax",
+        )
+
+    def _page(self, text: str) -> web.Response:
+        response = web.Response(text=text, content_type="text/html", charset="utf-8")
+        response.headers["Content-Security-Policy"] = pages.policy(plain_http=not self._secure)
+        return response
+
+
+def _token(browser: str, flow_id: str) -> str:
+    """Ties a form to the cookie: who cannot read the cookie cannot make one."""
+    return hashlib.sha256(f"form\0{browser}\0{flow_id}".encode()).hexdigest()
+
+
+def _prefetched(request: web.Request) -> bool:
+    said = " ".join(request.headers.get(name, "") for name in ("Sec-Purpose", "Purpose", "X-Moz")).lower()
+    return "prefetch" in said or "preview" in said
+
+
+def _to(url: str) -> web.Response:
+    """303: whatever the method was, the browser goes on with GET."""
+    return web.Response(status=303, headers={"Location": url})
+
+
+def _with(url: str, **fields: str) -> str:
+    """`url` with further query fields, before its fragment."""
+    parts = urlsplit(url)
+    query = f"{parts.query}&{urlencode(fields)}" if parts.query else urlencode(fields)
+    return parts._replace(query=query).geturl()

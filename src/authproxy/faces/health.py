@@ -1,0 +1,43 @@
+"""livez: the loop turns. readyz: store and key are there. metrics: Prometheus. No provider's health is in any."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from authproxy.control.panel import Control
+from authproxy.core.errors import Refusal
+
+
+class Health:
+    """Asked by supervisors and scrapers, without a credential."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+
+    def routes(self) -> Iterable[web.AbstractRouteDef]:
+        return [
+            web.get("/livez", self.live),
+            web.get("/readyz", self.ready),
+            web.get("/metrics", self.metrics),
+        ]
+
+    async def live(self, _request: web.Request) -> web.Response:
+        return web.json_response({"live": True})
+
+    async def ready(self, _request: web.Request) -> web.Response:
+        """503 as long as the store cannot be read, its key is missing, or this process is on its way out."""
+        await self._control.ready()
+        return web.json_response({"ready": True})
+
+    async def metrics(self, _request: web.Request) -> web.Response:
+        """A store that is away costs the connection counts, not the page."""
+        try:
+            counts = await self._control.counts()
+        except Refusal:
+            counts = {}
+        return web.Response(
+            body=self._control.metrics.exposition(counts), headers={"Content-Type": CONTENT_TYPE_LATEST}
+        )
