@@ -35,7 +35,7 @@ def _make() -> Iterator[Callable[..., Body]]:
 
 
 async def everything(body: Body) -> bytes:
-    return b"".join([piece async for piece in body.pieces()])
+    return b"".join([piece async for piece in body])
 
 
 @pytest.mark.scenario("D01", "D02")
@@ -59,7 +59,7 @@ async def test_past_the_bound_nothing_is_kept(make: Callable[..., Body], keep: i
 @pytest.mark.scenario("D01")
 async def test_a_first_sending_that_broke_off_is_taken_up_by_the_second(make: Callable[..., Body]) -> None:
     body = make(memory=800)
-    async for _piece in body.pieces():
+    async for _piece in body:
         break
     assert await everything(body) == b"".join(PIECES)
 

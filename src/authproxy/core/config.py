@@ -219,7 +219,16 @@ class RouteChoice:
         "largest body kept for a replay; default: limits.max_replay", None, minimum=0
     )
     timeouts: RouteTimeouts = setting("overrides for this route", factory=RouteTimeouts)
-    keep_set_cookie: bool = setting("pass the upstream's Set-Cookie on to agents", False)
+    keep_set_cookie: bool | None = setting(
+        "pass the upstream's Set-Cookie on to agents; default: no for the catalogue's routes (a session would "
+        "outlive a revocation), yes for your own",
+        None,
+    )
+    reflected: Literal["redact", "block", "pass"] = setting(
+        "when an answer holds the injected token: `redact` masks it in fields and text bodies (a compressed body is "
+        "cut off instead), `block` refuses the answer, `pass` does not look",
+        "redact",
+    )
     send_cookies: bool = setting("pass the agent's Cookie on to the upstream", False)
 
 
@@ -240,6 +249,9 @@ class Limits:
     replay_total: int = setting("replay bytes of all requests together", 256 * 2**20, minimum=0)
     max_requests: int = setting("requests at once", 2048, minimum=1)
     max_upstream_connections: int = setting("connections to one upstream", 512, minimum=1)
+    max_scrub: int = setting(
+        "bytes of a text answer that are searched for the injected token", 2**20, minimum=0
+    )
     drain: int = setting(
         "bytes read and dropped of a refused request's body before its connection is closed",
         262144,

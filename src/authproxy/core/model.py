@@ -209,7 +209,8 @@ class Caller:
 class Usable:
     """A token that may be sent now, with what says where it may go.
 
-    `header` is the finished field value (`Bearer …`), rendered once per token. repr does not show it.
+    `header` is the finished field value (`Bearer …`), rendered once per token; `needles` are the forms in which
+    an upstream might reflect it. repr shows neither.
     """
 
     connection_id: str
@@ -220,3 +221,4 @@ class Usable:
     extra: Mapping[str, str]
     header: bytes = field(repr=False)
     secret: Secret = field(repr=False)
+    needles: tuple[bytes, ...] = field(default=(), repr=False)

@@ -63,6 +63,7 @@ class Route:
     timeouts: Timeouts
     api_host: bool
     keep_set_cookie: bool
+    reflected: str
     send_cookies: bool
 
     def target(self, rest: bytes) -> bytes:
@@ -93,7 +94,8 @@ def compile_route(name: str, choice: RouteChoice, config: Config, known: Known) 
         max_replay=config.limits.max_replay if choice.max_replay is None else choice.max_replay,
         timeouts=_timeouts(choice.timeouts, config.timeouts),
         api_host=not origin.host or provider.may_receive(origin),
-        keep_set_cookie=choice.keep_set_cookie,
+        keep_set_cookie=name not in known.routes if choice.keep_set_cookie is None else choice.keep_set_cookie,
+        reflected=choice.reflected,
         send_cookies=choice.send_cookies,
     )
 

@@ -52,16 +52,19 @@ def is_text(content_type: str) -> bool:
 
 
 class Scrubber:
-    """Masks the needles in a stream of bytes, keeping its length. Holds back only what may be a needle's start."""
+    """Masks the needles in a stream of bytes, keeping its length. Holds back only what may be a needle's start.
 
-    __slots__ = ("_held", "_left", "_needles", "_reach", "found")
+    With `block` a needle raises PolicyDenied instead, before the bytes that complete it are released.
+    """
 
-    def __init__(self, needles: Sequence[bytes], limit: int) -> None:
+    __slots__ = ("_block", "_held", "_left", "_needles", "_reach")
+
+    def __init__(self, needles: Sequence[bytes], limit: int, *, block: bool = False) -> None:
         self._needles = needles
+        self._block = block
         self._reach = max(map(len, needles), default=1) - 1
         self._left = limit
         self._held = b""
-        self.found = False
 
     def feed(self, data: bytes, *, last: bool = False) -> bytes:
         """What may go on now. Past the limit everything passes."""
@@ -77,7 +80,8 @@ class Scrubber:
     def _masked(self, data: bytes) -> bytes:
         for needle in self._needles:
             if needle in data:
-                self.found = True
+                if self._block:
+                    raise reflected()
                 data = data.replace(needle, b"*" * len(needle))
         return data
 

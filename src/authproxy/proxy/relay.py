@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from authproxy.core.errors import CallerUnknown, Refusal
-from authproxy.core.message import RequestFields, answer_lines
+from authproxy.core.message import RequestFields, answer_lines, values_of
+from authproxy.core.routes import Route
+from authproxy.core.scrub import Scrubber, Watcher, is_text, reflected, scrubbed_value
 from authproxy.proxy.record import Entry
 from authproxy.proxy.server import Incoming
 from authproxy.proxy.upstream import Answer
+
+_LAST = b"0\r\n\r\n"
+
+Fields = Sequence[tuple[bytes, bytes]]
 
 _REASONS = {
     400: b"Bad Request",
@@ -31,11 +38,12 @@ _REASONS = {
 class Reply:
     """Where the answer to one request goes, and what is known of how it must be framed."""
 
-    __slots__ = ("body_pending", "entry", "head_sent", "incoming", "keep_alive", "resend")
+    __slots__ = ("body_pending", "entry", "head_sent", "incoming", "keep_alive", "max_scrub", "resend")
 
-    def __init__(self, incoming: Incoming, entry: Entry) -> None:
+    def __init__(self, incoming: Incoming, entry: Entry, max_scrub: int) -> None:
         self.incoming = incoming
         self.entry = entry
+        self.max_scrub = max_scrub
         self.keep_alive = False
         self.head_sent = False
         self.resend = False
@@ -92,39 +100,73 @@ def refuse(reply: Reply, refusal: Refusal) -> None:
         reply.write(b"".join(head))
 
 
-async def relay(reply: Reply, answer: Answer, peeked: bytes, *, keep_set_cookie: bool) -> None:
+async def relay(reply: Reply, answer: Answer, peeked: bytes, route: Route, needles: Sequence[bytes]) -> None:
     """Hand an upstream's answer on: fields and bytes as they came, framing by RFC 9112 §6 for this agent.
 
-    Raises the way out's refusals where the answer breaks off; the caller then cuts the connection, so that
-    a truncated body never looks whole.
+    `needles` are the injected token's forms; `route` says what happens to an answer that holds one. Raises the
+    way out's refusals where the answer breaks off; the caller then cuts the connection, so that a truncated
+    body never looks whole.
     """
     entry = reply.entry
     entry.status = answer.status
-    lines = answer_lines(answer.fields, keep_set_cookie=keep_set_cookie)
+    fields = answer.fields
+    if route.reflected == "pass":
+        needles = ()
+    else:
+        fields = _scrubbed(fields, needles, block=route.reflected == "block")
+    lines = answer_lines(fields, keep_set_cookie=route.keep_set_cookie)
     entry.upstream_request_id = _upstream_id(lines)
     if entry.upstream_request_id is None:
         lines.append(b"X-Request-ID: %b\r\n" % entry.request_id.encode("ascii"))
     if reply.resend:
         lines.append(b"X-Authproxy-Retry: resend\r\n")
+    sieve = _sieve(fields, needles, route, reply.max_scrub)
+    first = peeked + answer.take()
+    if sieve is not None:
+        first = sieve.feed(first, last=answer.ended)
     chunked = _frame(reply, answer, lines)
     head = b"HTTP/1.1 %d %b\r\n%b\r\n" % (answer.status, answer.reason, b"".join(lines))
-    client = reply.incoming.client
-    first = peeked + answer.take()
+    entry.bytes_out += len(first)
     if answer.ended:
-        reply.write(head + (_last(first) if chunked else first))
-        entry.bytes_out += len(first)
+        reply.write(head + (_piece(first, chunked) + _LAST if chunked else first))
         return
     reply.write(head + _piece(first, chunked))
-    entry.bytes_out += len(first)
+    client = reply.incoming.client
     while not answer.ended:
         await client.drain()
         data = await answer.read()
+        if sieve is not None:
+            data = sieve.feed(data, last=answer.ended)
         if data:
             client.write(_piece(data, chunked))
             entry.bytes_out += len(data)
     if chunked:
-        client.write(b"0\r\n\r\n")
+        client.write(_LAST)
     await client.drain()
+
+
+def _scrubbed(fields: Fields, needles: Sequence[bytes], *, block: bool) -> Fields:
+    """The fields without the token; usually they never had it, and one search over all of them says so."""
+    whole = b"\n".join([value for _, value in fields])
+    if not any(needle in whole for needle in needles):
+        return fields
+    if block:
+        raise reflected()
+    return [(name, scrubbed_value(value, needles)) for name, value in fields]
+
+
+def _sieve(fields: Fields, needles: Sequence[bytes], route: Route, limit: int) -> Scrubber | Watcher | None:
+    """What looks through the body: text as it is, gzip and deflate decoded beside it, all else not at all."""
+    if not needles or not limit:
+        return None
+    if not is_text(b"".join(values_of(fields, b"content-type")[:1]).decode("latin-1")):
+        return None
+    coding = b",".join(values_of(fields, b"content-encoding")).strip().lower()
+    if coding in (b"gzip", b"x-gzip", b"deflate"):
+        return Watcher(needles, limit)
+    return (
+        Scrubber(needles, limit, block=route.reflected == "block") if coding in (b"", b"identity") else None
+    )
 
 
 def _frame(reply: Reply, answer: Answer, lines: list[bytes]) -> bool:
@@ -150,10 +192,6 @@ def _piece(data: bytes, chunked: bool) -> bytes:
     if not chunked or not data:
         return data
     return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-def _last(data: bytes) -> bytes:
-    return _piece(data, True) + b"0\r\n\r\n"
 
 
 def _upstream_id(lines: list[bytes]) -> str | None:

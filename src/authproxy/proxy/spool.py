@@ -36,7 +36,7 @@ class SpoolBudget:
 
 
 class Body:
-    """The body of one request: `pieces()` for the first sending, and again for the replay.
+    """The body of one request: iterated for the first sending, and again for the replay.
 
     `read` gives the next bytes from the agent, b"" at the end. Up to `keep` bytes are kept, `memory` of them
     in memory and the rest in an unlinked temporary file; past that, or past the budget of all requests,
@@ -82,7 +82,7 @@ class Body:
         """Whether everything that was read so far is still here."""
         return self._keep >= 0
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def __aiter__(self) -> AsyncIterator[bytes]:
         """The whole body: first what is kept, then the rest from the agent."""
         if self.size:
             async for piece in self._kept_pieces():

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from authproxy.broker.registrations import Registrations
 from authproxy.broker.tokens import Tokens
 from authproxy.callers.desk import Desk
 from authproxy.core import message, policy
-from authproxy.core.answers import ApiSign, instance_upstream, peeks, read_api_answer
+from authproxy.core.answers import ApiSign, peeks, read_api_answer
 from authproxy.core.config import Config
 from authproxy.core.errors import (
     BadRequest,
@@ -34,6 +35,7 @@ from authproxy.core.errors import (
 )
 from authproxy.core.message import RequestFields, Target
 from authproxy.core.model import DEFAULT_ACCOUNT, Caller, ConnectionKey, Usable
+from authproxy.core.oauth import instance_upstream
 from authproxy.core.providers import Provider
 from authproxy.core.routes import Route, RouteTable
 from authproxy.metrics import Metrics
@@ -61,7 +63,7 @@ class Walk:
         *,
         desk: Desk,
         routes: RouteTable,
-        providers: Mapping[str, Provider],
+        providers: Registrations,
         tokens: Tokens,
         trail: Trail,
         upstream: Upstream,
@@ -89,7 +91,7 @@ class Walk:
 
     async def __call__(self, incoming: Incoming) -> Sent:
         entry = Entry(self._new_id(), incoming.method)
-        reply = Reply(incoming, entry)
+        reply = Reply(incoming, entry, self._limits.max_scrub)
         self.active += 1
         try:
             self._admit()
@@ -121,7 +123,7 @@ class Walk:
         target = message.target_of(incoming.method, incoming.target)
         entry.via = target.form
         caller, user = self._who(incoming, fields, target, entry)
-        route, path = self._route(target, entry)
+        route, path = self._route(incoming.method, target, entry)
         self._judge(route, incoming.method, path, fields, entry)
         key = ConnectionKey(caller.tenant, user, route.provider, _account(fields))
         entry.concern(key)
@@ -175,7 +177,7 @@ class Walk:
         entry.user = user
         return caller, user
 
-    def _route(self, target: Target, entry: Entry) -> tuple[Route, bytes]:
+    def _route(self, method: str, target: Target, entry: Entry) -> tuple[Route, bytes]:
         """The route, and the path at its upstream."""
         if target.form == "authority":
             raise PolicyDenied("CONNECT is not served by this listener", reason="connect", status=405)
@@ -193,7 +195,7 @@ class Walk:
             if found is None:
                 raise NoRoute("no route has this prefix", reason="prefix")
             route, rest = found
-            path = route.base_path + rest or b"/"
+            path = route.target(rest)
         entry.route = route.name
         entry.path = path
         return route, path
@@ -234,7 +236,7 @@ class Walk:
         body: Body | None,
     ) -> None:
         """Send; on an expired token renew once and replay once; hand the answer on."""
-        provider = self._providers[route.provider]
+        provider = self._providers.resting(route.provider)
         answer = await self._send(incoming.method, entry, route, provider, usable, fields, target, body)
         try:
             sign, peeked = await _sign(provider, answer)
@@ -244,13 +246,13 @@ class Walk:
                     entry.refreshed = True
                 if fresh is not None and (body is None or body.replayable):
                     await answer.discard(PEEK)
+                    usable, peeked = fresh, b""
                     answer = await self._send(
-                        incoming.method, entry, route, provider, fresh, fields, target, body
+                        incoming.method, entry, route, provider, usable, fields, target, body
                     )
-                    peeked = b""
                 elif fresh is not None:
                     reply.resend = True
-            await relay(reply, answer, peeked, keep_set_cookie=route.keep_set_cookie)
+            await relay(reply, answer, peeked, route, usable.needles)
         finally:
             answer.close()
 
@@ -266,6 +268,7 @@ class Walk:
         body: Body | None,
     ) -> Answer:
         origin, authority = _destination(route, provider, usable)
+        entry.host = origin.host
         entry.attempts += 1
         entry.generation = usable.generation
         path, query = target
@@ -282,7 +285,7 @@ class Walk:
             origin=origin,
             method=method.encode("ascii"),
             head=head,
-            body=None if body is None else body.pieces(),
+            body=body,
             length=fields.content_length,
             chunked=fields.chunked,
             idempotent=method in _SAFE,
