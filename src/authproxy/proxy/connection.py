@@ -1,0 +1,512 @@
+"""One connection to an upstream: writes a request, reads its answer, and knows whether it may serve again."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Hashable
+from enum import IntEnum
+from math import inf
+from typing import Protocol
+
+from authproxy.core.config import Limits
+from authproxy.core.errors import BadRequest
+from authproxy.proxy.answer import Answer, Chunks, Faulty, Head, read_head
+from authproxy.proxy.exchange import Exchange, Origin, late, unreachable
+
+_SLICE = 64 * 1024  # a body up to this goes out in one write with its head; a larger one in slices of four
+_INTERIM = 16  # 1xx answers to one request; RFC 9110 §15.2 sets no bound
+_PREFIX = b"HTTP/1."
+_SILENCE = 1.0  # seconds to wait for a 100 before the body is sent without (RFC 9110 §10.1.1)
+
+
+class Phase(IntEnum):
+    """What the next bytes from the upstream are."""
+
+    IDLE = 0  # bytes nobody asked for
+    HEAD = 1
+    LENGTH = 2
+    CHUNKED = 3
+    CLOSE = 4
+    TUNNEL = 5
+    GONE = 6
+
+
+class Home(Protocol):
+    """The pool, as its connections need it."""
+
+    limits: Limits
+    clock: Callable[[], float]
+    scratch: memoryview
+
+    def release(self, connection: Connection, patience: float | None) -> None: ...
+    def forget(self, connection: Connection) -> None: ...
+    def lost(self, connection: Connection) -> None: ...
+    def arm(self, deadline: float) -> None: ...
+
+
+class Timing:
+    """The seconds of one exchange, the configuration's filled in; `inf` where there is no limit."""
+
+    __slots__ = ("connect", "first_byte", "idle", "total")
+
+    def __init__(self, connect: float, first_byte: float, idle: float, total: float) -> None:
+        self.connect = connect
+        self.first_byte = first_byte
+        self.idle = idle or inf
+        self.total = total or inf
+
+
+class Connection(asyncio.BufferedProtocol):
+    """A socket of the pool. It belongs to one origin and one partition for life, and serves one exchange at a time."""
+
+    __slots__ = (
+        "_answer",
+        "_answered",
+        "_chunks",
+        "_exchange",
+        "_go_on",
+        "_head",
+        "_home",
+        "_interim",
+        "_keep",
+        "_left",
+        "_partial",
+        "_paused",
+        "_phase",
+        "_poll",
+        "_sent",
+        "_timing",
+        "_transport",
+        "_until",
+        "_upload",
+        "_writable",
+        "deadline",
+        "heard",
+        "late_for",
+        "origin",
+        "partition",
+        "served",
+        "stopping",
+        "wrote",
+    )
+
+    def __init__(self, home: Home, origin: Origin, partition: Hashable) -> None:
+        self._home = home
+        self.origin = origin
+        self.partition = partition
+        self.deadline = inf
+        self.late_for = "idle"
+        self.served = 0
+        self.heard = False
+        self.wrote = False
+        self._transport: asyncio.Transport | None = None
+        self._poll: select.poll | None = None
+        self._phase = Phase.IDLE
+        self._exchange: Exchange | None = None
+        self._timing: Timing | None = None
+        self._until = inf
+        self._answered: asyncio.Future[Answer] | None = None
+        self._answer: Answer | None = None
+        self._head: Head | None = None
+        self._chunks: Chunks | None = None
+        self._partial: bytearray | None = None
+        self._left = 0
+        self._interim = 0
+        self._keep = False
+        self._sent = True
+        self.stopping = False
+        self._paused = False
+        self._upload: asyncio.Task[None] | None = None
+        self._go_on: asyncio.Future[None] | None = None
+        self._writable: asyncio.Future[None] | None = None
+
+    # What the pool and the way out ask.
+
+    @property
+    def gone(self) -> bool:
+        return self._phase is Phase.GONE
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a socket that is not closed yet."""
+        return self._transport is not None
+
+    @property
+    def stale(self) -> bool:
+        """Whether it had served before and said nothing to the last request: a keep-alive race, probably."""
+        return self.served > 0 and not self.heard
+
+    def fit(self) -> bool:
+        """Whether the connection may serve an exchange: idle, open, and not a byte or an end waits unread.
+
+        The loop may not have seen yet what the kernel already has; bytes from before the request must never be
+        read as its answer.
+        """
+        transport = self._transport
+        if self._phase is not Phase.IDLE or transport is None or transport.is_closing():
+            return False
+        if not self.served and self.origin.scheme == "https":
+            return True  # what waits may be a session ticket; what it decrypts to is judged in buffer_updated
+        return not self._readable(transport)
+
+    def _readable(self, transport: asyncio.Transport) -> bool:
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(self._poll.poll(0))
+
+    def begin(self, exchange: Exchange, timing: Timing) -> asyncio.Future[Answer]:
+        """Write the request; the future is the answer, from its head on."""
+        transport = self._transport
+        assert transport is not None
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._phase = Phase.HEAD
+        self._exchange = exchange
+        self._timing = timing
+        self._answered = answered
+        self._interim = 0
+        self.heard = False
+        now = self._home.clock()
+        self._until = now + timing.total
+        self._expect("first_byte", timing.first_byte, now)
+        body = exchange.body
+        if body is None:
+            self._sent = True
+            transport.write(exchange.head)
+        elif isinstance(body, bytes) and len(body) <= _SLICE and not exchange.expect_continue:
+            self._sent = True
+            exchange.bytes_out = len(body)
+            framed = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if exchange.chunked and body else body
+            transport.write(exchange.head + (framed or (b"0\r\n\r\n" if exchange.chunked else b"")))
+        else:
+            self._sent = False
+            transport.write(exchange.head)
+            self._upload = asyncio.get_running_loop().create_task(self._send_body(exchange, body))
+            self._upload.add_done_callback(self._upload_ended)
+        # A write that fails at once has sent nothing: the transport closes itself instead.
+        self.wrote = not transport.is_closing()
+        exchange.sent_any = exchange.sent_any or self.wrote
+        return answered
+
+    async def upload_stopped(self) -> None:
+        """Where an early answer has ended the upload: wait until nothing reads the request's body any more."""
+        if self._upload is not None and self.stopping:
+            await asyncio.wait((self._upload,))
+
+    def discard(self) -> None:
+        """Close at once, whatever state it is in; an unfinished upload stays visibly unfinished."""
+        if self._phase is Phase.GONE:
+            return
+        self._phase = Phase.GONE
+        self.deadline = inf
+        self._answer = None
+        self._stop_upload()
+        if self._transport is not None:
+            self._transport.abort()
+        self._home.forget(self)
+
+    def fail(self, error: BaseException) -> None:
+        """End the exchange with an error, and the connection with it."""
+        answered, answer = self._answered, self._answer
+        self.discard()
+        if answer is not None:
+            answer.broke(error)
+        elif answered is not None and not answered.done():
+            answered.set_exception(error)
+
+    def overdue(self) -> None:
+        """The deadline has passed."""
+        if self._phase is Phase.IDLE:
+            self.discard()
+        else:
+            self.fail(late(self.origin, self.late_for))
+
+    def _expect(self, what: str, seconds: float, now: float) -> None:
+        deadline = now + seconds
+        if deadline < self._until:
+            self.late_for = what
+        else:
+            deadline = self._until
+            self.late_for = "total"
+        self.deadline = deadline
+        self._home.arm(deadline)
+
+    # What an Answer asks.
+
+    def pause(self) -> None:
+        if not self._paused and self._transport is not None and self._phase is not Phase.GONE:
+            self._paused = True
+            self.deadline, self.late_for = (
+                self._until,
+                "total",
+            )  # it is the agent who is slow, not the upstream
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._paused and self._transport is not None and self._phase is not Phase.GONE:
+            self._paused = False
+            self._touch()
+            self._transport.resume_reading()
+
+    def write(self, data: bytes) -> None:
+        if self._transport is not None and self._phase is not Phase.GONE:
+            self._transport.write(data)
+
+    async def drained(self) -> None:
+        """Wait until the upstream has taken enough of what was written."""
+        if self._writable is not None:
+            await self._writable
+
+    # The request's body.
+
+    async def _send_body(self, exchange: Exchange, body: bytes | AsyncIterable[bytes]) -> None:
+        assert self._timing is not None
+        if exchange.expect_continue:
+            self._go_on = asyncio.get_running_loop().create_future()
+            await asyncio.wait((self._go_on,), timeout=_SILENCE)
+            self._go_on = None
+        pieces = _slices(body) if isinstance(body, bytes) else body
+        try:
+            self._upload_waits()
+            async for piece in pieces:
+                if piece:
+                    await self._send_piece(exchange, piece, self._timing)
+        finally:
+            if isinstance(pieces, AsyncGenerator):
+                await pieces.aclose()
+        if exchange.chunked:
+            self.write(b"0\r\n\r\n")
+        elif exchange.length is not None and exchange.bytes_out != exchange.length:
+            raise BadRequest("the request body ended before its announced length", reason="framing")
+        self._sent = True
+        if self._phase is Phase.HEAD:
+            self._expect("first_byte", self._timing.first_byte, self._home.clock())
+
+    async def _send_piece(self, exchange: Exchange, piece: bytes, timing: Timing) -> None:
+        transport = self._transport
+        assert transport is not None
+        if self._readable(transport):
+            # Read what is there before writing on: after an early answer and a reset, a failing write would
+            # take the transport down with the answer unread.
+            await asyncio.sleep(0)
+        exchange.bytes_out += len(piece)
+        if exchange.chunked:
+            transport.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))
+        elif exchange.length is not None and exchange.bytes_out > exchange.length:
+            raise BadRequest("the request body is longer than announced", reason="framing")
+        else:
+            transport.write(piece)
+        if self._writable is not None:
+            if self._phase is Phase.HEAD:
+                self._expect("idle", timing.idle, self._home.clock())
+            await self._writable
+            self._upload_waits()
+
+    def _upload_waits(self) -> None:
+        """The agent is to send more: that is not for the upstream's time."""
+        if self._phase is Phase.HEAD:
+            self.deadline, self.late_for = self._until, "total"
+
+    def _stop_upload(self) -> None:
+        if self._upload is not None:
+            self.stopping = True
+            self._upload.cancel()
+
+    def _upload_ended(self, upload: asyncio.Task[None]) -> None:
+        self._upload = None
+        if upload.cancelled():
+            return
+        error = upload.exception()
+        if error is not None:
+            self.fail(error)
+
+    # asyncio's side.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._home.scratch
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = bytes(self._home.scratch[:nbytes])
+        phase = self._phase
+        try:
+            if phase is Phase.HEAD:
+                self._read_head(data)
+            elif phase is Phase.LENGTH:
+                self._read_length(data)
+            elif phase is Phase.CHUNKED:
+                self._read_chunks(data)
+            elif phase in (Phase.CLOSE, Phase.TUNNEL):
+                self._hand_on(data)
+            else:
+                self.discard()
+        except Faulty as fault:
+            self.fail(unreachable(self.origin, str(fault)))
+
+    def eof_received(self) -> None:
+        # Over TLS this is the peer's close_notify; a bare end of the TCP stream comes as connection_lost alone.
+        if self._phase in (Phase.CLOSE, Phase.TUNNEL):
+            self._complete(surplus=True)
+        else:
+            self._cut(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cut(exc)
+        self._transport = None
+        self._poll = None
+        self.resume_writing()
+        self._home.lost(self)
+
+    def _cut(self, exc: Exception | None) -> None:
+        """The upstream has closed; where an answer was awaited or under way, that is an error."""
+        phase = self._phase
+        if phase is Phase.IDLE:
+            self.discard()
+        elif phase is Phase.HEAD:
+            reason = "truncated" if self.heard else "closed" if exc is None else "reset"
+            self.fail(unreachable(self.origin, reason))
+        elif phase is not Phase.GONE:
+            self.fail(unreachable(self.origin, "truncated"))
+
+    def pause_writing(self) -> None:
+        self._writable = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        writable, self._writable = self._writable, None
+        if writable is not None and not writable.done():
+            writable.set_result(None)
+
+    # Reading.
+
+    def _read_head(self, data: bytes) -> None:
+        self.heard = True
+        limits = self._home.limits
+        start = 0
+        if self._partial is not None:
+            start = max(len(self._partial) - 3, 0)
+            self._partial += data
+            end = self._partial.find(b"\r\n\r\n", start)
+            if end >= 0:
+                data = bytes(self._partial)
+        else:
+            end = data.find(b"\r\n\r\n")
+        if end < 0:
+            if self._partial is None:
+                self._partial = bytearray(data)
+            if len(self._partial) > limits.max_header:
+                raise Faulty("header_too_large")
+            if not _PREFIX.startswith(self._partial[:7]) or self._partial.find(b"\n\n", start) >= 0:
+                raise Faulty("protocol")  # it will never become a head: no need to wait for more
+            return
+        self._partial = None
+        exchange, answered = self._exchange, self._answered
+        assert exchange is not None
+        assert answered is not None
+        raw, rest = data[: end + 4], data[end + 4 :]
+        head = read_head(raw, exchange.method, limits)
+        if head.status < 200 and not (head.status == 101 and exchange.upgrade):
+            self._interim += 1
+            if head.status == 101 or self._interim > _INTERIM:
+                raise Faulty("protocol")
+            if head.status == 100 and self._go_on is not None and not self._go_on.done():
+                self._go_on.set_result(None)
+            if rest:
+                self._read_head(rest)
+            return
+        if answered.done():  # whoever asked has gone
+            self.discard()
+            return
+        self._answer_begins(head, rest, exchange, answered)
+
+    def _answer_begins(
+        self, head: Head, rest: bytes, exchange: Exchange, answered: asyncio.Future[Answer]
+    ) -> None:
+        self._answer = answer = Answer(head, exchange, self)
+        self._head = head
+        self._keep = head.keep_alive
+        if not self._sent and (head.status >= 400 or self._go_on is not None):
+            # An answer that refuses the body, or did not wait for it: stop sending (RFC 9112 §9.3, 9.6).
+            self._keep = False
+            self._stop_upload()
+        answered.set_result(answer)
+        framing = head.framing
+        if head.status == 101:
+            self._phase = Phase.TUNNEL
+        elif framing == "length" and head.length:
+            self._left = head.length
+            self._phase = Phase.LENGTH
+        elif framing == "chunked":
+            self._chunks = Chunks()
+            self._phase = Phase.CHUNKED
+        elif framing == "close":
+            self._phase = Phase.CLOSE
+        else:
+            self._complete(surplus=bool(rest))
+            return
+        if not rest:
+            self._touch()
+        elif self._phase is Phase.LENGTH:
+            self._read_length(rest)
+        elif self._phase is Phase.CHUNKED:
+            self._read_chunks(rest)
+        else:
+            self._hand_on(rest)
+
+    def _read_length(self, data: bytes) -> None:
+        assert self._answer is not None
+        left = self._left - len(data)
+        self._left = left
+        if left > 0:
+            self._hand_on(data)
+            return
+        self._answer.arrived(data if left == 0 else data[:left])
+        self._complete(surplus=left < 0)
+
+    def _read_chunks(self, data: bytes) -> None:
+        chunks = self._chunks
+        assert chunks is not None
+        body = chunks.feed(data)
+        if chunks.ended:
+            if body and self._answer is not None:
+                self._answer.arrived(body)
+            self._complete(surplus=chunks.surplus)
+        else:
+            self._hand_on(body)
+
+    def _hand_on(self, data: bytes) -> None:
+        self._touch()
+        if data and self._answer is not None:
+            self._answer.arrived(data)
+
+    def _touch(self) -> None:
+        assert self._timing is not None
+        self._expect("idle", self._timing.idle, self._home.clock())
+
+    def _complete(self, *, surplus: bool) -> None:
+        """The answer is whole: back to the pool, or closed where anything at all is left over."""
+        answer, head = self._answer, self._head
+        assert answer is not None
+        assert head is not None
+        self._answer = self._answered = self._exchange = self._head = self._chunks = None
+        answer.complete()
+        transport = self._transport
+        if surplus or not self._keep or not self._sent or transport is None or transport.is_closing():
+            self.discard()
+            return
+        if self._paused:
+            self._paused = False
+            transport.resume_reading()
+        self.served += 1
+        self._phase = Phase.IDLE
+        self._home.release(self, None if head.patience is None else head.patience * 0.8)
+
+
+async def _slices(body: bytes) -> AsyncGenerator[bytes, None]:
+    """A large body in pieces, so that no more than a piece waits in the transport."""
+    view = memoryview(body)
+    for at in range(0, len(view), _SLICE * 4):
+        yield bytes(view[at : at + _SLICE * 4])
