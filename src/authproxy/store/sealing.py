@@ -157,7 +157,7 @@ class Safe:
 
     def mark(self, purpose: str, text: str) -> str:
         """A keyed mark that nobody without the store's key can make."""
-        return hmac.new(self._digest_key, f"{purpose}\0{text}".encode(), hashlib.sha256).hexdigest()
+        return hmac.new(self._digest_key, f"mark\0{purpose}\0{text}".encode(), hashlib.sha256).hexdigest()
 
 
 def _bytes_of(secret: Secret) -> bytes:
