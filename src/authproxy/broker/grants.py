@@ -1,0 +1,175 @@
+"""Takes an existing grant over (import), refreshes one on demand, and gives one up (disconnect)."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from authproxy.broker.endpoint import Endpoint
+from authproxy.broker.outcome import Ended, Fresh, Outcome, Want
+from authproxy.broker.refresh import Refresher
+from authproxy.broker.registrations import Registrations
+from authproxy.broker.revocation import Revoked, revoke
+from authproxy.core.errors import BadRequest, NotFound, ProviderMisconfigured, ProviderUnavailable
+from authproxy.core.model import Connection, ConnectionKey, Event, NewGrant, State, TokenSet
+from authproxy.core.secret import Secret
+from authproxy.store.vault import Vault
+
+log = structlog.get_logger()
+
+SOLE_OWNER = (
+    "authproxy now owns this refresh token. Whatever held it before must stop using it: two owners of a rotating "
+    "token sign each other out."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """What a disconnect did. The local copy is gone in every case; `revoked_upstream` claims nothing more."""
+
+    connection: Connection
+    revoked_upstream: Revoked
+
+
+class Grants:
+    """What operators and users do to a whole grant."""
+
+    def __init__(
+        self,
+        vault: Vault,
+        registrations: Registrations,
+        endpoint: Endpoint,
+        refresher: Refresher,
+        *,
+        changed: Callable[[ConnectionKey], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._vault = vault
+        self._registrations = registrations
+        self._endpoint = endpoint
+        self._refresher = refresher
+        self._changed = changed
+        self._clock = clock
+
+    async def disconnect(
+        self, connection_id: str, *, tenant: str | None, agent: str | None = None
+    ) -> Disconnected:
+        """Deletes our copy, then gives the tokens back at the provider, the refresh token first (I09). A refresh in
+        flight can no longer save, and revokes what it fetched. Raises NotFound."""
+        connection = await self._vault.get(connection_id, tenant=tenant)
+        if connection is None or connection.state is State.DISCONNECTED:
+            raise NotFound("there is no such connection", reason="connection_unknown")
+        now = int(self._clock())
+        event = self._event(connection.key, "connection.disconnected", now, {"agent": agent})
+        held = await self._vault.disconnect(connection_id, [event])
+        self._changed(connection.key)
+        revoked = Revoked.FAILED if held is None else await self._revoke(connection, held)
+        await self._vault.note(
+            [
+                self._event(
+                    connection.key,
+                    "connection.revocation",
+                    int(self._clock()),
+                    {"revoked_upstream": str(revoked)},
+                    connection_id=connection_id,
+                )
+            ]
+        )
+        return Disconnected(connection, revoked)
+
+    async def take_over(
+        self,
+        key: ConnectionKey,
+        refresh_token: Secret,
+        *,
+        scopes: Sequence[str] = (),
+        replace: bool = False,
+    ) -> Outcome:
+        """Makes a connection of a refresh token that somebody else held (A29, and see SOLE_OWNER). It is refreshed at
+        once, on the one path there is; a token that the provider refuses leaves no connection behind. Raises
+        BadRequest where a live connection would be overwritten without `replace`."""
+        self._registrations.asked(key.provider)
+        client = self._registrations.client(key.provider)
+        if not refresh_token:
+            raise BadRequest("the refresh token is empty", reason="refresh_token_missing")
+        existing = await self._vault.find(key)
+        if existing is not None and existing.state is State.ACTIVE and not replace:
+            raise BadRequest("this user is connected already", reason="already_connected")
+        now = int(self._clock())
+        asked = tuple(dict.fromkeys((*self._registrations.resting(key.provider).scopes, *scopes)))
+        tokens = TokenSet(
+            access_token=Secret(""), refresh_token=refresh_token, expires_at=now - 1, scopes=asked
+        )
+        connection = await self._vault.keep_grant(
+            NewGrant(
+                key=key,
+                client_id=client.client_id,
+                grant_id=f"import_{secrets.token_hex(12)}",
+                tokens=tokens,
+                requested_scopes=asked,
+                provider_account=None,
+                at=now,
+            ),
+            [self._event(key, "connection.imported", now, {})],
+        )
+        self._changed(key)
+        outcome = await self._refresher.refresh(key, connection.id, Want())
+        if isinstance(outcome, Ended):
+            await self._vault.disconnect(
+                connection.id,
+                [
+                    self._event(
+                        key, "connection.disconnected", int(self._clock()), {"reason": "import_refused"}
+                    )
+                ],
+                reason="import_refused",
+            )
+        self._changed(key)
+        return outcome
+
+    async def refresh(self, connection_id: str, *, tenant: str | None) -> Outcome:
+        """A refresh that an operator asks for; the connection's state changes only with its outcome (B27)."""
+        connection = await self._vault.get(connection_id, tenant=tenant)
+        if connection is None or connection.state is State.DISCONNECTED:
+            raise NotFound("there is no such connection", reason="connection_unknown")
+        outcome = await self._refresher.refresh(
+            connection.key, connection.id, Want(rejected=connection.generation)
+        )
+        if isinstance(outcome, Fresh):
+            self._changed(connection.key)
+        return outcome
+
+    async def _revoke(self, connection: Connection, tokens: TokenSet) -> Revoked:
+        try:
+            provider = await self._registrations.provider(connection.key.provider)
+            client = self._registrations.client(connection.key.provider)
+        except (ProviderMisconfigured, ProviderUnavailable) as refusal:
+            log.warning("revocation.failed", provider=connection.key.provider, reason=refusal.code)
+            return Revoked.FAILED
+        if client.client_id != connection.client_id:
+            log.warning("revocation.failed", provider=connection.key.provider, reason="client_changed")
+            return Revoked.FAILED
+        return await revoke(self._endpoint, provider, client, tokens)
+
+    def _event(
+        self,
+        key: ConnectionKey,
+        kind: str,
+        at: int,
+        data: dict[str, object],
+        connection_id: str | None = None,
+    ) -> Event:
+        return Event(
+            kind=kind,
+            at=at,
+            tenant=key.tenant,
+            user=key.user,
+            provider=key.provider,
+            account=key.account,
+            connection_id=connection_id,
+            data=data,
+        )

@@ -1,0 +1,475 @@
+"""The only function that may send grant_type=refresh_token, and what must be true before and after it does.
+
+Lease, read again, intent, send once, save, sort the failure. Whoever wants a fresh token asks `Refresher.refresh`;
+there is no other way to a token endpoint with a refresh token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import secrets
+import time
+from collections.abc import Callable
+
+import structlog
+
+from authproxy.broker.attempt import LONGEST_WAIT, VAGUE, Attempt, ambiguity, marked
+from authproxy.broker.breaker import Breaker, Cause, Hold
+from authproxy.broker.endpoint import Endpoint, MaybeSent, NeverSent, Reply
+from authproxy.broker.flight import FlightLost, Flights
+from authproxy.broker.landing import Landings, Rotation
+from authproxy.broker.outcome import Ended, Failpoint, Fresh, Later, Outcome, Want, Wrong, no_failpoint
+from authproxy.broker.registrations import Registrations
+from authproxy.broker.revocation import revoke
+from authproxy.core.config import Refresh
+from authproxy.core.errors import ProviderMisconfigured, ProviderUnavailable, StoreUnavailable
+from authproxy.core.model import ConnectionKey, State, TokenSet
+from authproxy.core.oauth import read_token_reply, refresh_request
+from authproxy.core.verdicts import TokenFailure, Verdict
+from authproxy.metrics import Metrics
+from authproxy.store.base import GrantChanged, LeaseLost
+from authproxy.store.lease import Leased
+from authproxy.store.vault import Vault
+
+log = structlog.get_logger()
+
+REPLAYS = 3  # sends of one refresh token inside a provider's documented replay window
+POLL_FIRST, POLL_LONGEST = 0.02, 0.5  # seconds between two looks at a lease that somebody else holds
+MARGIN = 5.0  # seconds of the lease that must be left when the token call's deadline ends
+
+
+class Refresher:
+    """Refreshes connections, each once at a time in this process and among all that share the store."""
+
+    def __init__(
+        self,
+        vault: Vault,
+        registrations: Registrations,
+        endpoint: Endpoint,
+        settings: Refresh,
+        *,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.time,
+        tick: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+        failpoint: Failpoint = no_failpoint,
+    ) -> None:
+        self._vault = vault
+        self._registrations = registrations
+        self._endpoint = endpoint
+        self._settings = settings
+        self._metrics = metrics
+        self._clock = clock
+        self._tick = tick
+        self._jitter = jitter
+        self._failpoint = failpoint
+        self._name = secrets.token_hex(6)
+        self._breaker = Breaker(
+            first=settings.backoff, longest=settings.backoff_max, tick=tick, jitter=jitter
+        )
+        # A waiter's patience follows the lease that the holder may renew, not the lease's first length (A05).
+        self._patience = 2 * settings.lease + settings.deadline
+        self._flights: Flights[str, Outcome] = Flights(deadline=self._patience + settings.deadline + 30.0)
+        self.landings = Landings(
+            vault,
+            lease=settings.lease,
+            holder=self._name,
+            metrics=metrics,
+            failpoint=failpoint,
+            discard=self._discard,
+            jitter=jitter,
+        )
+
+    def busy(self, connection_id: str) -> bool:
+        """Whether this process is refreshing the connection now."""
+        return self._flights.running(connection_id)
+
+    async def refresh(self, key: ConnectionKey, connection_id: str, want: Want) -> Outcome:
+        """A token that meets `want`, or why there is none. Raises StoreUnavailable, KeyMissing,
+        ProviderMisconfigured or ProviderUnavailable. The asker may leave; the work goes on."""
+        try:
+            return await self._flights.share(connection_id, lambda: self._run(key, connection_id, want))
+        except FlightLost as lost:
+            return Later(lost.reason, 1)
+
+    async def drain(self, seconds: float) -> int:
+        """Begin nothing new, end what runs, save what is held. How many rotations could not be saved."""
+        began = self._tick()
+        if await self._flights.drain(seconds):
+            self._flights.cancel()
+        return await self.landings.drain(max(0.0, seconds - (self._tick() - began)))
+
+    # --- under the lease
+
+    async def _run(self, key: ConnectionKey, connection_id: str, want: Want) -> Outcome:
+        if (held := self.landings.held(key)) is not None:
+            return held
+        # Before the lease is taken: discovery may have to ask a network that is slow.
+        provider = await self._registrations.provider(key.provider)
+        client = self._registrations.client(key.provider)
+        leased = await self._take(key, connection_id, want)
+        if not isinstance(leased, Leased):
+            return leased
+        attempt = Attempt(leased, provider, client, want, taken=self._tick())
+        try:
+            return await self._decide(attempt)
+        except LeaseLost:
+            return Later("lease_lost", 1)
+        except GrantChanged:
+            return await self._stored(attempt, "grant_changed")
+        finally:
+            if not attempt.handed:
+                await self._failpoint("before_release")
+                await self._release(leased)
+
+    async def _take(self, key: ConnectionKey, connection_id: str, want: Want) -> Leased | Outcome:
+        """The lease; or what came of it meanwhile, if somebody else had it. Never on without one (A05, A07)."""
+        until, pause = self._tick() + self._patience, POLL_FIRST
+        holder = f"{self._name}:{secrets.token_hex(4)}"
+        while True:
+            leased = await self._vault.lease(connection_id, holder=holder, seconds=self._settings.lease)
+            if leased is not None:
+                return leased
+            # Also when patience is over: the winner's token may be there by now (A02).
+            found = await self._vault.access(key)
+            if found is None:
+                return Ended(None)
+            connection, access = found
+            if connection.state in (State.NEEDS_REAUTH, State.ROTATION_LOST):
+                return Ended(connection)
+            if want.met_by(connection, self._clock()):
+                return Fresh(connection, access)
+            if self._tick() >= until:
+                return Later("lease_busy", 2)
+            await asyncio.sleep(pause * (0.5 + self._jitter()))
+            pause = min(pause * 1.6, POLL_LONGEST)
+
+    async def _decide(self, attempt: Attempt) -> Outcome:
+        """Everything that can be known before a byte is sent."""
+        connection, now = attempt.connection, self._clock()
+        if connection.state in (State.NEEDS_REAUTH, State.ROTATION_LOST):
+            return Ended(connection)
+        if attempt.want.met_by(connection, now):
+            tokens = await attempt.leased.tokens()
+            return Fresh(connection, tokens.access_token)
+        if attempt.client.client_id != connection.client_id:
+            return await self._foreign(attempt)
+        if connection.retry_at is not None and connection.retry_at > now:
+            return Later(connection.last_error or "backing_off", math.ceil(connection.retry_at - now))
+        if (hold := self._breaker.hold(attempt.provider.id, attempt.client)) is not None:
+            return _held_back(hold)
+        tokens = await attempt.leased.tokens()
+        if not tokens.refresh_token:
+            return await self._end(attempt, State.NEEDS_REAUTH, "no_refresh_token", "nothing to refresh with")
+        attempt.digest = self._vault.digest(tokens.refresh_token)
+        if await attempt.leased.is_spent(attempt.digest):
+            return await self._end(attempt, State.ROTATION_LOST, "spent_token", "a spent token is never sent")
+        refused = await self._count(attempt)
+        return refused if refused is not None else await self._exchange(attempt, tokens)
+
+    async def _count(self, attempt: Attempt) -> Outcome | None:
+        """Which send of this refresh token the next one is. One whose outcome nobody learned is tried once more, or
+        within the provider's replay window; then the rotation counts as lost (A08, A09)."""
+        attempt.first_at = int(self._clock())
+        intent = attempt.leased.intent
+        if intent is None:
+            return None
+        sends, digest = ambiguity(intent.digest)
+        if digest != attempt.digest:
+            return None  # about a token that is no longer the stored one
+        attempt.number, attempt.first_at = sends + 1, intent.at
+        if sends < 2 or self._replayable(attempt) or not attempt.rotates:
+            return None
+        return await self._end(
+            attempt, State.ROTATION_LOST, "rotation_lost", "sent twice, and no answer ever came"
+        )
+
+    def _replayable(self, attempt: Attempt) -> bool:
+        return attempt.number <= REPLAYS and self._clock() - attempt.first_at < attempt.provider.replay_window
+
+    async def _exchange(self, attempt: Attempt, tokens: TokenSet) -> Outcome:
+        """The token call: intent on disk, one send, and the answer sorted."""
+        assert tokens.refresh_token is not None
+        request = refresh_request(
+            attempt.provider,
+            attempt.client,
+            refresh_token=tokens.refresh_token,
+            scopes=attempt.connection.requested_scopes,
+        )
+        while True:
+            if self._tick() - attempt.taken > self._settings.lease - self._settings.deadline - MARGIN:
+                await attempt.leased.renew(self._settings.lease)
+                attempt.taken = self._tick()
+            await attempt.leased.write_intent(marked(attempt.digest, attempt.number), attempt.first_at)
+            await self._failpoint("before_send")
+            began = self._tick()
+            try:
+                reply = await self._endpoint.send(
+                    request,
+                    deadline=self._settings.deadline,
+                    sent=lambda: self._failpoint("after_send"),
+                )
+            except NeverSent as error:
+                self._breaker.missed(attempt.provider.id, attempt.client, attempt.connection.id, error.reason)
+                return await self._postpone(attempt, f"never_sent:{error.reason}", "retry: nothing was sent")
+            except MaybeSent as error:
+                attempt.number += 1
+                if self._replayable(attempt):
+                    log.warning(
+                        "refresh.replayed",
+                        connection=attempt.connection.id,
+                        reason=error.reason,
+                        sends=attempt.number,
+                    )
+                    continue
+                return await self._unanswered(attempt, error.reason)
+            self._metrics.refresh_seconds.labels(attempt.provider.id).observe(self._tick() - began)
+            return await self._sort(attempt, tokens, reply)
+
+    # --- the answer
+
+    async def _sort(self, attempt: Attempt, tokens: TokenSet, reply: Reply) -> Outcome:
+        attempt.status = reply.status
+        answer = read_token_reply(
+            attempt.provider,
+            status=reply.status,
+            content_type=reply.content_type,
+            body=reply.body,
+            retry_after=reply.retry_after,
+            now=int(self._clock()),
+            previous=tokens,
+        )
+        if not isinstance(answer, TokenFailure):
+            return await self._land(attempt, tokens, answer)
+        attempt.failure = answer
+        if answer.verdict is Verdict.MISCONFIGURED:
+            return await self._misconfigured(attempt, answer)
+        if answer.verdict is Verdict.DEAD:
+            self._breaker.answered(attempt.provider.id)
+            return await self._dead(attempt, answer)
+        if reply.status == 429:
+            wait = min(answer.retry_after or math.ceil(self._pause(0)), LONGEST_WAIT)
+            self._breaker.limited(attempt.provider.id, attempt.client, wait)
+        elif reply.status < 500:
+            self._breaker.answered(attempt.provider.id)
+        return await self._postpone(
+            attempt, answer.reason, "retry: the provider cannot now", retry_after=answer.retry_after
+        )
+
+    async def _land(self, attempt: Attempt, before: TokenSet, tokens: TokenSet) -> Outcome:
+        """Nothing that can fail stands between the answer and the task that saves it (A19)."""
+        told: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        assert before.refresh_token is not None
+        rotated = tokens.refresh_token is not None and tokens.refresh_token != before.refresh_token
+        at = int(self._clock())
+        self.landings.begin(
+            Rotation(
+                leased=attempt.leased,
+                tokens=tokens,
+                events=attempt.success(at, rotated=rotated, before=before, after=tokens),
+                spent=attempt.digest if rotated else None,
+                seen=attempt.connection,
+                at=at,
+                told=told,
+            )
+        )
+        attempt.handed = True
+        self._breaker.answered(attempt.provider.id)
+        self._count_outcome(attempt, "succeeded", "rotated" if rotated else "same")
+        return await asyncio.shield(told)
+
+    async def _dead(self, attempt: Attempt, failure: TokenFailure) -> Outcome:
+        """The server's verdict on the token that was presented, and on no other (A15)."""
+        if attempt.number > 1 and attempt.rotates:
+            # The earlier send went through and its answer was lost: the grant's access token is still good.
+            return await self._end(
+                attempt, State.ROTATION_LOST, "rotation_lost", "the answer to an earlier send was lost"
+            )
+        reason = failure.reason
+        if attempt.reuse_suspected(self._clock()):
+            self._metrics.reuse_suspected.labels(attempt.provider.id).inc()
+            attempt.notes["reuse_suspected"] = True
+            if reason in VAGUE:
+                reason = "reused_elsewhere_suspected"
+        return await self._end(attempt, State.NEEDS_REAUTH, reason, "ask the user")
+
+    async def _misconfigured(self, attempt: Attempt, failure: TokenFailure) -> Outcome:
+        opened = self._breaker.refused(
+            attempt.provider.id,
+            attempt.client,
+            attempt.connection.id,
+            failure.reason,
+            sure=attempt.about_client(failure),
+        )
+        if opened:
+            log.error(
+                "provider.refuses_client",
+                provider=attempt.provider.id,
+                code=failure.code,
+                reason=failure.reason,
+            )
+        await self._withdraw(attempt)
+        connection, now = attempt.connection, self._clock()
+        first = connection.state is not State.MISCONFIGURED
+        await attempt.leased.settle(
+            state=State.MISCONFIGURED,
+            reason=failure.reason,
+            last_error=failure.code or failure.reason,
+            # The circuit keeps calls away where the client is at fault, and a repair must heal at once.
+            retry_at=None
+            if attempt.about_client(failure)
+            else math.ceil(now + self._pause(connection.failures)),
+            failures=connection.failures + 1,
+            presented=attempt.digest,
+            clear_intent=attempt.number == 1,
+            events=attempt.failed(
+                now,
+                "tell the operator",
+                *(["connection.misconfigured"] if first else []),
+                reason=failure.reason,
+            ),
+        )
+        self._count_outcome(attempt, "misconfigured", failure.reason)
+        return Wrong(failure.reason, failure.advice)
+
+    async def _foreign(self, attempt: Attempt) -> Outcome:
+        """The grant belongs to another client: sent to this one, it would look revoked (C04)."""
+        reason = "client_changed"
+        connection = attempt.connection
+        if (connection.state, connection.reason) != (State.MISCONFIGURED, reason):
+            await attempt.leased.settle(
+                state=State.MISCONFIGURED,
+                reason=reason,
+                last_error=reason,
+                failures=connection.failures,
+                presented=None,
+                clear_intent=False,
+                events=attempt.failed(
+                    self._clock(), "nothing sent", "connection.misconfigured", reason=reason
+                ),
+            )
+            self._count_outcome(attempt, "misconfigured", reason)
+        return Wrong(
+            reason,
+            "The grant was made with another client id. Put the old client id back, or let the user connect again.",
+        )
+
+    async def _unanswered(self, attempt: Attempt, reason: str) -> Outcome:
+        """Sent, perhaps; answered, never. The intent stays and says so to whoever comes next."""
+        sends = attempt.number - 1
+        self._breaker.missed(attempt.provider.id, attempt.client, attempt.connection.id, reason)
+        if sends >= 2 and attempt.rotates:
+            attempt.number = sends
+            return await self._end(
+                attempt, State.ROTATION_LOST, "rotation_lost", "sent twice, and no answer ever came"
+            )
+        attempt.number = sends
+        return await self._postpone(
+            attempt,
+            f"maybe_sent:{reason}",
+            "retry once: the outcome is unknown"
+            if attempt.rotates
+            else "retry: the provider does not rotate",
+            keep_intent=attempt.rotates,
+            outcome="maybe_sent",
+        )
+
+    # --- writing down what came of it
+
+    async def _postpone(
+        self,
+        attempt: Attempt,
+        error: str,
+        decision: str,
+        *,
+        retry_after: int | None = None,
+        keep_intent: bool = False,
+        outcome: str = "transient",
+    ) -> Outcome:
+        connection, now = attempt.connection, self._clock()
+        wait = self._pause(connection.failures)
+        if retry_after is not None:
+            wait = max(wait, min(retry_after, LONGEST_WAIT))
+        retry_at = math.ceil(now + wait)
+        if not keep_intent:
+            await self._withdraw(attempt)
+        settled = await attempt.leased.settle(
+            last_error=error,
+            retry_at=retry_at,
+            failures=connection.failures + 1,
+            presented=attempt.digest,
+            clear_intent=not keep_intent and attempt.number == 1,
+            events=attempt.failed(now, decision, reason=error),
+        )
+        self._count_outcome(attempt, outcome, error)
+        if not settled:
+            return await self._stored(attempt, error)
+        return Later(error, max(1, math.ceil(retry_at - now)))
+
+    async def _withdraw(self, attempt: Attempt) -> None:
+        """A second send that certainly did nothing leaves the first one's outcome as unknown as it was."""
+        if attempt.number > 1:
+            await attempt.leased.write_intent(marked(attempt.digest, attempt.number - 1), attempt.first_at)
+
+    async def _end(self, attempt: Attempt, state: State, reason: str, decision: str) -> Outcome:
+        """Only the user can mend it; only if the stored token is still the one that was judged."""
+        kind = "connection.rotation_lost" if state is State.ROTATION_LOST else "connection.needs_reauth"
+        failure = attempt.failure
+        settled = await attempt.leased.settle(
+            state=state,
+            reason=reason,
+            last_error=(failure.code if failure is not None else "") or reason,
+            failures=attempt.connection.failures + 1,
+            presented=attempt.digest or None,
+            clear_intent=True,
+            events=attempt.failed(self._clock(), decision, kind, reason=reason),
+        )
+        self._count_outcome(attempt, "lost" if state is State.ROTATION_LOST else "dead", reason)
+        if not settled:
+            return await self._stored(attempt, reason)
+        return Ended(attempt.connection)
+
+    async def _stored(self, attempt: Attempt, reason: str) -> Outcome:
+        """What we learned no longer concerns what is stored: adopt what is."""
+        log.info("refresh.overtaken", connection=attempt.connection.id, reason=reason)
+        found = await self._vault.access(attempt.connection.key)
+        if found is None:
+            return Ended(None)
+        connection, access = found
+        if connection.state in (State.NEEDS_REAUTH, State.ROTATION_LOST):
+            return Ended(connection)
+        return (
+            Fresh(connection, access) if attempt.want.met_by(connection, self._clock()) else Later(reason, 1)
+        )
+
+    def _pause(self, failures: int) -> float:
+        pause = min(self._settings.backoff_max, self._settings.backoff * 2 ** min(failures, 20))
+        return float(pause * (0.5 + self._jitter() / 2))
+
+    def _count_outcome(self, attempt: Attempt, outcome: str, reason: str) -> None:
+        self._metrics.refreshes.labels(attempt.provider.id, outcome, reason).inc()
+        log.info("refresh.ended", outcome=outcome, reason=reason, **attempt.facts())
+
+    async def _release(self, leased: Leased) -> None:
+        try:
+            await leased.release()
+        except StoreUnavailable:  # it ends by itself
+            log.warning("lease.not_released", connection=leased.connection.id)
+
+    async def _discard(self, key: ConnectionKey, tokens: TokenSet) -> None:
+        """Tokens fetched for a connection that was disconnected meanwhile (A18)."""
+        try:
+            provider = await self._registrations.provider(key.provider)
+            client = self._registrations.client(key.provider)
+        except (ProviderMisconfigured, ProviderUnavailable) as refusal:
+            log.warning("revocation.failed", provider=key.provider, reason=refusal.code)
+            return
+        await revoke(self._endpoint, provider, client, tokens)
+
+
+def _held_back(hold: Hold) -> Outcome:
+    if hold.cause is Cause.REFUSED:
+        return Wrong(hold.reason, "The provider refuses this client: check client id and secret.")
+    return Later(hold.reason, max(1, math.ceil(hold.seconds)))
