@@ -28,8 +28,7 @@ from authproxy.control.consent import Consent
 from authproxy.control.panel import Control
 from authproxy.control.trail import Audit
 from authproxy.core.config import Config
-from authproxy.core.errors import ProviderMisconfigured, StoreUnavailable
-from authproxy.core.providers import provider_of
+from authproxy.core.errors import StoreUnavailable
 from authproxy.core.routes import RouteTable
 from authproxy.egress import EgressGuard, GuardedResolver
 from authproxy.faces.api import Api
@@ -101,7 +100,12 @@ class App:
             vault, self.registrations, self.endpoint, config.refresh, metrics=self.metrics, clock=clock
         )
         self.flows = Flows(
-            vault, self.registrations, self.endpoint, lambda: self.config, forget=self._forget, clock=clock
+            vault,
+            self.registrations,
+            self.endpoint,
+            lambda: self.config,
+            changed=lambda key: self.tokens.forget_key(key),
+            clock=clock,
         )
         self.tokens = Tokens(
             vault,
@@ -185,8 +189,6 @@ class App:
         connect = Connect(
             self.flows,
             public_url=self.config.public_url,
-            provider_names=self._provider_names(),
-            verifier_url=self.config.identity.verifier_url,
             cookie_life=self.config.flows.lifetime,
             clock=self.clock,
         )
@@ -220,7 +222,7 @@ class App:
             self.config,
             desk=self.desk,
             routes=self.routes,
-            providers={name: provider_of(name, choice) for name, choice in self.config.providers.items()},
+            providers=self.registrations,
             tokens=self.tokens,
             trail=self.trail,
             upstream=upstream,
@@ -270,9 +272,7 @@ class App:
             known = scopes.get(route.provider, ())
             scopes[route.provider] = tuple(dict.fromkeys([*known, *route.scopes]))
         return Control(
-            consent=Consent(
-                self.flows, self.vault, providers=self.config.providers.keys(), route_scopes=scopes
-            ),
+            consent=Consent(self.flows, self.vault, self.registrations, route_scopes=scopes),
             connections=Connections(
                 self.vault, self.tokens, self.registrations, self.endpoint, clock=self.clock
             ),
@@ -281,18 +281,6 @@ class App:
             metrics=self.metrics,
             vault=self.vault,
         )
-
-    def _provider_names(self) -> dict[str, str]:
-        names = {}
-        for name in self.config.providers:
-            try:
-                names[name] = self.registrations.resting(name).name
-            except ProviderMisconfigured:  # its trouble is told when it is used
-                names[name] = name
-        return names
-
-    def _forget(self, connection_id: str) -> None:
-        self.tokens.forget(connection_id)
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -308,13 +296,14 @@ class App:
     async def _sweep(self) -> None:
         while True:
             try:
-                await self.vault.sweep_flows(int(self.clock()))
+                await self.flows.sweep()
             except StoreUnavailable as error:
                 log.warning("flows_not_swept", reason=error.reason)
             await asyncio.sleep(SWEEP)
 
     async def _drain_refreshes(self) -> None:
         refresh = self.config.refresh
+        await self.flows.drain(refresh.deadline)
         await self.tokens.drain(self.config.timeouts.token_wait)
         lost = await self.refresher.drain(refresh.lease + refresh.deadline)
         if lost:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -81,14 +80,10 @@ async def _wait(app: App, args: argparse.Namespace, one: Authorization) -> Autho
     caller = operator(args.tenant)
     began = time.monotonic()
     deadline = float("inf") if args.timeout is None else began + args.timeout
-    shown = ""
     try:
         while not one.status.ended and time.monotonic() < deadline:
             left = "" if one.expires_at is None else f" ({max(0, one.expires_at - int(time.time()))} s left)"
-            status(f"{_WAITING.get(one.status, str(one.status))}{left}")
-            if one.status != shown and shown:
-                complain(_WAITING.get(one.status, str(one.status)))
-            shown = one.status
+            status(_WAITING.get(one.status, str(one.status)), left)
             await app.flows.wait(one.id, min(1.0, max(0.0, deadline - time.monotonic())))
             one = await app.control.consent.status(caller, one.id)
     finally:

@@ -59,10 +59,10 @@ def facts(pairs: Mapping[str, str | None]) -> None:
         say(f"{name.ljust(width)}  {_plain(value)}")
 
 
-def status(text: str) -> None:
-    """A line that the next one replaces, on a terminal only."""
+def status(text: str, passing: str = "") -> None:
+    """A live line on a terminal: the next one replaces it, and "" takes it away. `passing` changes all the time."""
     if sys.stderr.isatty():
-        sys.stderr.write(f"\r\x1b[2K{text}")
+        sys.stderr.write(f"\r\x1b[2K{text}{passing}")
         sys.stderr.flush()
 
 

@@ -53,7 +53,7 @@ COMMANDS: Mapping[str, Entry] = {
         "connect",
         "connect a user's account: prints the link, waits for the end",
         "authproxy connect google --user alice\n"
-        "authproxy connect github --user alice --scope repo --scope read:org --timeout 300",
+        "authproxy connect github --user alice --scope repo --scope read:org --timeout 5m",
     ),
     "connections": Entry(
         "connections",
@@ -85,7 +85,7 @@ COMMANDS: Mapping[str, Entry] = {
     "sandbox": Entry(
         "sandbox",
         "run a provider that behaves like production",
-        "authproxy sandbox --port 9000\nauthproxy sandbox --dialect google --set access_life=30",
+        "authproxy sandbox --port 9000\nauthproxy sandbox --dialect google --set access_token_life=30",
     ),
 }
 

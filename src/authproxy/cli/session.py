@@ -65,9 +65,10 @@ def demand_store(store: str) -> None:
 
 def run_loop(work: Coroutine[Any, Any, int]) -> int:
     """On uvloop where it is installed."""
+    factory: Callable[[], asyncio.AbstractEventLoop] | None
     try:
-        from uvloop import new_event_loop
+        from uvloop import new_event_loop as factory
     except ImportError:
-        new_event_loop = None
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        factory = None
+    with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(work)

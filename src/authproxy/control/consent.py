@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from authproxy.broker.flows import Flows
-from authproxy.core.errors import BadRequest, ConnectionRequired, NotFound, UserMissing, UserNotAllowed
+from authproxy.broker.registrations import Registrations
+from authproxy.core.errors import ConnectionRequired, NotFound, UserMissing, UserNotAllowed
 from authproxy.core.model import Caller, Connection, ConnectionKey, Flow, FlowStatus, State
 from authproxy.store.vault import Vault
 
@@ -38,13 +39,13 @@ class Consent:
         self,
         flows: Flows,
         vault: Vault,
+        registrations: Registrations,
         *,
-        providers: Collection[str],
         route_scopes: Mapping[str, tuple[str, ...]],
     ) -> None:
         self._flows = flows
         self._vault = vault
-        self._providers = providers
+        self._registrations = registrations
         self._route_scopes = route_scopes
 
     async def authorize(
@@ -59,15 +60,11 @@ class Consent:
     ) -> Authorization:
         """The standing connection where it has the scopes, else a flow. Without scopes: those of the routes."""
         speak_for(caller, user)
-        if provider not in self._providers:
-            known = ", ".join(sorted(self._providers)) or "none"
-            raise BadRequest(
-                f"No provider {provider!r} is configured (known: {known})", reason="unknown_provider"
-            )
+        self._registrations.asked(provider)
         key = ConnectionKey(caller.tenant, user, provider, account)
         wanted = scopes or self._route_scopes.get(provider, ())
         connection = await self._vault.find(key)
-        if connection is not None and serves(connection, wanted):
+        if connection is not None and self._serves(connection, wanted):
             return _standing(connection)
         flow = await self._flows.start(
             caller=caller, user=user, provider=provider, scopes=wanted, account=account, next_uri=next_uri
@@ -111,7 +108,16 @@ class Consent:
         if flow is None:
             raise NotFound("There is no such flow")
         _own(caller, flow.key)
-        return await self._flows.confirm(flow_id, user)
+        return await self._flows.confirm(caller=caller, flow_id=flow_id, user=user)
+
+    def _serves(self, connection: Connection, scopes: tuple[str, ...]) -> bool:
+        """Whether this connection works, for today's client, and was granted all of `scopes`."""
+        name = connection.key.provider
+        return (
+            connection.state is State.ACTIVE
+            and connection.client_id == self._registrations.client(name).client_id
+            and not self._registrations.resting(name).lacking(connection.scopes, scopes)
+        )
 
     def _of(self, flow: Flow) -> Authorization:
         return Authorization(
@@ -132,11 +138,6 @@ def speak_for(caller: Caller, user: str) -> None:
         raise UserMissing("No user is named")
     if not caller.allowed(user):
         raise UserNotAllowed(f"{caller.agent} may not act for this user", user=user)
-
-
-def serves(connection: Connection, scopes: Collection[str]) -> bool:
-    """Whether this connection works and was granted all of `scopes`."""
-    return connection.state is State.ACTIVE and set(scopes) <= set(connection.scopes)
 
 
 def ending(status: FlowStatus) -> str:

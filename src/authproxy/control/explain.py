@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -93,24 +93,58 @@ def _active(one: Connection, now: int) -> tuple[str, str, bool]:
 
 
 def _text(event: Event) -> str:
-    words = _WORDS.get(event.kind)
-    return words(event.data) if words is not None else event.kind.replace(".", ": ").replace("_", " ")
+    said = _SAID.get(event.kind, event.kind.replace(".", ": ").replace("_", " "))
+    return "; ".join([said, *_details(event.data)])
 
 
-def _with_reason(text: str) -> Callable[[Mapping[str, Any]], str]:
-    """`text`, and the provider's verdict words where they were kept (reason, code, status)."""
+def _details(data: Mapping[str, Any]) -> Iterator[str]:
+    """What was kept beside the kind: the verdict's words, and the decision that was taken (J04)."""
+    reason, code, status = data.get("reason"), data.get("code"), data.get("status")
+    if reason:
+        yield f"reason: {str(reason).replace('_', ' ')}"
+    if code and code != reason:
+        yield f"the provider said {code}"
+    if isinstance(status, int):
+        yield f"HTTP {status}"
+    if (attempt := data.get("attempt")) not in (None, 1):
+        yield f"attempt {attempt}"
+    if isinstance(generation := data.get("generation"), int):
+        yield f"generation {generation}"
+    if data.get("rotated"):
+        yield "with a new refresh token"
+    for name, words in (("scopes", "scopes"), ("scopes_lost", "scopes lost"), ("missing", "not granted")):
+        if scopes := data.get(name):
+            yield f"{words}: {' '.join(scopes)}"
+    if outcome := data.get("revoked_upstream"):
+        yield _REVOKED.get(str(outcome), str(outcome))
+    if decision := data.get("decision"):
+        yield f"decided: {decision}"
 
-    def words(data: Mapping[str, Any]) -> str:
-        reason = data.get("reason")
-        parts = [str(reason).replace("_", " ")] if reason else []
-        code, status = data.get("code"), data.get("status")
-        if code and code != reason:
-            parts.append(f"the provider said {code}")
-        if isinstance(status, int):
-            parts.append(f"HTTP {status}")
-        return f"{text}: {', '.join(parts)}" if parts else text
 
-    return words
-
-
-_WORDS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {}
+_SAID: Final[Mapping[str, str]] = {
+    "flow.started": "a link was made",
+    "flow.opened": "the button was pressed, and the browser sent to the provider",
+    "flow.completed": "the user consented",
+    "flow.denied": "the user declined",
+    "flow.failed": "the consent failed",
+    "flow.expired": "the link was not used in time",
+    "flow.superseded": "the link was replaced by a newer one",
+    "flow.refused": "a callback was refused",
+    "flow.confirming": "the user consented; the application is asked who it was",
+    "connection.connected": "connected",
+    "connection.reconnected": "connected again",
+    "connection.imported": "a refresh token was imported",
+    "connection.needs_reauth": "the provider has ended the grant: only the user can mend it",
+    "connection.rotation_lost": "a refresh token was sent and its successor lost: only the user can mend it",
+    "connection.misconfigured": "the provider refuses the app registration: the operator must act",
+    "connection.recovered": "it works again",
+    "connection.disconnected": "disconnected",
+    "connection.revoked": "the grant was given back",
+    "refresh.succeeded": "refreshed",
+    "refresh.failed": "a refresh failed",
+}
+_REVOKED: Final[Mapping[str, str]] = {
+    "yes": "the provider has revoked it",
+    "failed": "the provider did not confirm it",
+    "unsupported": "the provider has no way to revoke it",
+}

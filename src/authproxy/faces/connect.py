@@ -6,12 +6,12 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Callable, Iterable, Mapping
-from urllib.parse import urlencode, urlsplit
+from collections.abc import Callable, Iterable
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from authproxy.broker.flows import Flows
+from authproxy.broker.flows import Flows, Page
 from authproxy.core.errors import BadRequest
 from authproxy.core.model import Flow, FlowStatus
 from authproxy.faces import pages
@@ -33,15 +33,11 @@ class Connect:
         flows: Flows,
         *,
         public_url: str,
-        provider_names: Mapping[str, str],
-        verifier_url: str | None,
         cookie_life: int,
         clock: Callable[[], float],
         random: Callable[[int], str] = secrets.token_urlsafe,
     ) -> None:
         self._flows = flows
-        self._names = provider_names
-        self._verifier_url = verifier_url
         self._clock = clock
         self._random = random
         self._life = cookie_life
@@ -69,26 +65,27 @@ class Connect:
         if host != self._host and is_local_name(host) and is_local_name(self._host):
             # localhost against 127.0.0.1: the cookie must be set where the provider will send the browser back.
             return _to(f"{self._origin}{self._base}/connect/{request.match_info['flow']}")
-        flow = await self._flows.open(request.match_info["flow"])
+        page = await self._flows.open(request.match_info["flow"])
         browser = self._browser(request) or self._random(32)
-        response = self._page(self._view(flow, browser))
+        response = self._page(self._view(page, browser))
         # The form's POST must carry an Origin, which `no-referrer` would turn into `null`.
         response.headers["Referrer-Policy"] = "same-origin"
-        if flow.status in _WAITING or flow.status in _AGAIN:
-            self._set_cookie(response, browser)
+        if page.flow.status in _WAITING or self._may_restart(page.flow):
+            self._set_cookie(response, browser, self._life)
         return response
 
     async def press(self, request: web.Request) -> web.StreamResponse:
         """The button: binds the flow to this browser and sends it to the provider."""
         flow_id = request.match_info["flow"]
         browser = await self._pressed(request, flow_id)
-        flow = await self._flows.open(flow_id)
-        if self._may_restart(flow):
-            return _to(await self._flows.link_for(flow.key, flow.scopes, flow.agent))
-        if flow.status not in _WAITING:
-            return self._page(self._view(flow, browser))
-        response = _to(await self._flows.go(flow_id, browser))
-        self._set_cookie(response, browser)
+        page = await self._flows.open(flow_id)
+        if self._may_restart(page.flow):
+            return _to(await self._flows.link_for(page.flow.key, page.flow.scopes, page.flow.agent))
+        if page.flow.status not in _WAITING:
+            return self._page(self._view(page, browser))
+        departure = await self._flows.go(flow_id, browser)
+        response = _to(departure.url)
+        self._set_cookie(response, departure.cookie, departure.seconds)
         return response
 
     async def callback(self, request: web.Request) -> web.StreamResponse:
@@ -98,33 +95,31 @@ class Connect:
         query = {name: request.query.getall(name) for name in request.query}
         if any(len(values) > 1 for values in query.values()):
             raise BadRequest("The provider's answer is ambiguous", reason="repeated_parameter")
-        flow = await self._flows.finish(
+        arrival = await self._flows.finish(
             request.match_info["provider"],
             {name: values[0] for name, values in query.items()},
             self._browser(request),
         )
-        if flow.status is FlowStatus.CONFIRMING and self._verifier_url is not None:
-            return _to(_with(self._verifier_url, flow_id=flow.id))
-        if flow.status is FlowStatus.COMPLETED and flow.next_uri is not None:
-            return _to(flow.next_uri)
-        return self._page(self._view(flow, None))
+        onward = arrival.location or self._flows.destination(arrival.flow)
+        if onward is not None:
+            return _to(onward)
+        return self._page(self._view(await self._flows.open(arrival.flow.id), None))
 
-    def _view(self, flow: Flow, browser: str | None) -> str:
-        provider = self._names.get(flow.key.provider, flow.key.provider)
+    def _view(self, page: Page, browser: str | None) -> str:
+        flow, provider = page.flow, page.provider_name
         action = f"{self._base}/connect/{flow.id}"
         if flow.status in _WAITING and browser is not None:
-            return pages.consent(
-                flow, provider, pages.Form(action, _token(browser, flow.id), f"Go on to {provider}")
-            )
-        form = link = None
+            form = pages.Form(action, _token(browser, flow.id), f"Go on to {provider}")
+            return pages.consent(flow, provider, form)
+        again = link = None
         if self._may_restart(flow):
             if browser is not None:
-                form = pages.Form(action, _token(browser, flow.id), "Get a new link")
+                again = pages.Form(action, _token(browser, flow.id), "Get a new link")
             else:
                 link = pages.Link(action, "Try again")
         elif flow.status is FlowStatus.COMPLETED and flow.next_uri is not None:
             link = pages.Link(flow.next_uri, "Go back")
-        return pages.ended(flow, provider, form=form, link=link)
+        return pages.ended(flow, provider, form=again, link=link)
 
     def _may_restart(self, flow: Flow) -> bool:
         return flow.status in _AGAIN and self._clock() < flow.created_at + RESTART_WITHIN
@@ -153,12 +148,12 @@ class Connect:
         value = request.cookies.get(self._cookie)
         return value if value is not None and _COOKIE.fullmatch(value) else None
 
-    def _set_cookie(self, response: web.StreamResponse, browser: str) -> None:
+    def _set_cookie(self, response: web.StreamResponse, browser: str, seconds: int) -> None:
         """Lax, because the provider's redirect back is a cross-site navigation (C08)."""
         response.set_cookie(
             self._cookie,
             browser,
-            max_age=self._life,
+            max_age=seconds,
             path=self._path,
             secure=self._secure,
             httponly=True,
@@ -184,10 +179,3 @@ def _prefetched(request: web.Request) -> bool:
 def _to(url: str) -> web.Response:
     """303: whatever the method was, the browser goes on with GET."""
     return web.Response(status=303, headers={"Location": url})
-
-
-def _with(url: str, **fields: str) -> str:
-    """`url` with further query fields, before its fragment."""
-    parts = urlsplit(url)
-    query = f"{parts.query}&{urlencode(fields)}" if parts.query else urlencode(fields)
-    return parts._replace(query=query).geturl()

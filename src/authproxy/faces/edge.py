@@ -23,6 +23,7 @@ MAX_BODY = 65536
 
 log = structlog.get_logger()
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_LABEL = re.compile(r"[a-z0-9_-]{1,63}")
 _BROWSER = ("/connect/", "/callback/")
 _QUIET = frozenset({"/livez", "/readyz", "/metrics"})
 _FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
@@ -45,7 +46,7 @@ class Names:
         return (
             host == self.public
             or is_literal(host)
-            or (host != "" and "." not in host)
+            or _LABEL.fullmatch(host) is not None
             or host.endswith(_PRIVATE_SUFFIXES)
         )
 

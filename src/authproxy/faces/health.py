@@ -39,5 +39,8 @@ class Health:
         except Refusal:
             counts = {}
         return web.Response(
-            body=self._control.metrics.exposition(counts), headers={"Content-Type": CONTENT_TYPE_LATEST}
+            body=self._control.metrics.exposition(
+                {(provider, str(state)): n for (provider, state), n in counts.items()}
+            ),
+            headers={"Content-Type": CONTENT_TYPE_LATEST},
         )
