@@ -7,7 +7,7 @@ import re
 import aiohttp
 import pytest
 
-from authproxy.sandbox import ConsentNotShown, Registration, Sandbox, approve
+from authproxy.sandbox import ConsentNotShown, Registration, Sandbox, Settings, approve
 from tests.sandbox.app import CALLBACK, App, Clock
 
 
@@ -66,6 +66,7 @@ async def test_pkce_can_be_made_optional(app: App) -> None:
         {"redirect_uri": "http://127.0.0.1/#fragment"},
         {"redirect_uri": "http://127.0.0.1:99999/"},
         {"redirect_uri": "https://127.0.0.1/"},
+        {"redirect_uri": "http://127.0.0.1/\r\nX-Evil: 1"},
         {"redirect_uri": "javascript:alert(1)"},
         {"redirect_uri": None},
     ],
@@ -174,3 +175,13 @@ async def test_any_user_may_consent(app: App) -> None:
 async def test_a_sandbox_needs_sense() -> None:
     with pytest.raises(ValueError, match="loopback only"):
         await Sandbox().start(host="0.0.0.0", port=0)
+    with pytest.raises(ValueError, match="loopback only"):
+        await Sandbox().start(host="sandbox.example", port=0)
+    with pytest.raises(ValueError, match="one user"):
+        Sandbox(Settings(users=()))
+
+
+async def test_localhost_is_one_address() -> None:
+    one = Sandbox()
+    assert (await one.start(host="localhost", port=0)).startswith("http://127.0.0.1:")
+    await one.close()

@@ -96,6 +96,29 @@ async def test_a_client_that_left_was_not_answered(app: App) -> None:
     assert app.sandbox.violations() == []
 
 
+async def test_a_second_try_after_giving_up_is_not_concurrent(app: App) -> None:
+    got = await app.connect()
+    app.sandbox.hold()
+    given_up = asyncio.create_task(app.refresh(got["refresh_token"]))
+    await app.sandbox.arrived(2)
+    given_up.cancel()
+    await asyncio.wait([given_up])
+    await app.works("unknown")
+    again = asyncio.create_task(app.refresh(got["refresh_token"]))
+    await app.sandbox.arrived(3)
+    app.sandbox.release()
+    await again
+    assert app.sandbox.violations() == []
+
+
+async def test_a_forced_verdict_is_a_verdict(app: App) -> None:
+    got = await app.connect()
+    app.sandbox.switches.update({"error": "bad_refresh_token", "error_in_200": True})
+    await app.refresh(got["refresh_token"])
+    await app.refresh(got["refresh_token"])
+    assert [one.kind for one in app.sandbox.violations()] == ["dead_again"]
+
+
 async def test_api_calls_name_the_user_they_ran_as(app: App) -> None:
     alice, bob = await app.connect("alice"), await app.connect("bob")
     await app.get("/api/me", alice["access_token"], **{"X-Request-ID": "r-1"})

@@ -227,6 +227,16 @@ async def test_a_refresh_token_belongs_to_its_client(app: App, demo: App) -> Non
     assert (await app.refresh(got["refresh_token"])).status == 200
 
 
+async def test_grants_are_given_without_a_browser(demo: App) -> None:
+    got = demo.sandbox.give("bob", ["read"])
+    assert got["scope"] == "read"
+    assert (await demo.get("/api/me", got["access_token"])).json["user"] == "bob"
+    assert (await demo.refresh(got["refresh_token"])).status == 200
+    for number in range(2000):
+        demo.sandbox.give(f"user-{number}")
+    assert demo.sandbox.stats()["grants"]["live"] == 2001
+
+
 # Who may call
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -11,13 +10,11 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from authproxy.sandbox.settings import Registration
-from authproxy.sandbox.stage import json_answer
+from authproxy.sandbox.stage import is_loopback, json_answer
 from authproxy.sandbox.switches import SwitchError
 
 if TYPE_CHECKING:
     from authproxy.sandbox.app import Sandbox
-
-MAX_BODY = 64 * 1024
 
 
 class Admin:
@@ -69,9 +66,9 @@ class Admin:
     @staticmethod
     def _refusal(request: web.Request) -> str | None:
         """Loopback only, by a loopback name (a rebound DNS name is not one), and never for another site's page."""
-        if not _is_loopback(request.remote or ""):
+        if not is_loopback(request.remote or ""):
             return "the admin endpoint answers on this machine only"
-        if not _is_loopback(urlsplit(f"//{request.host}").hostname or ""):
+        if not is_loopback(urlsplit(f"//{request.host}").hostname or ""):
             return "the Host is not a loopback name"
         site = request.headers.get("Sec-Fetch-Site", "none")
         origin = request.headers.get("Origin")
@@ -131,15 +128,6 @@ class Admin:
         name = str(body.get("name", client_id))
         self._sandbox.register(Registration(client_id, name, secret, tuple(auth), tuple(uris), loopback))
         return json_answer({"registered": client_id}, 201)
-
-
-def _is_loopback(name: str) -> bool:
-    if name.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def _texts(value: Any) -> bool:

@@ -74,7 +74,7 @@ class Api:
                 "access_digest": digest_of(token) if token is not None else None,
                 "user": access.grant.user if access is not None else None,
                 "grant": access.grant.id if access is not None else None,
-                "request_id": request.headers.get("X-Request-ID"),
+                "request_id": request.headers.get("X-Request-ID", "")[:128] or None,
             }
         )
         faults = stage.faults("api", "api_next_calls", user=call.user)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import functools
-import ipaddress
+import json
 import secrets
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
 
+from authproxy.sandbox import answers
 from authproxy.sandbox.admin import Admin
 from authproxy.sandbox.api import Api
 from authproxy.sandbox.consent import Consent
@@ -21,8 +22,8 @@ from authproxy.sandbox.grants import Grants, digest_of
 from authproxy.sandbox.keys import Keys
 from authproxy.sandbox.ledger import ApiCall, Ledger, TokenCall, Violation
 from authproxy.sandbox.provider import Provider
-from authproxy.sandbox.settings import Registration, Settings
-from authproxy.sandbox.stage import Place, Stage
+from authproxy.sandbox.settings import DEMO_CLIENT, Registration, Settings
+from authproxy.sandbox.stage import Place, Stage, is_loopback
 from authproxy.sandbox.switches import Switches
 
 Handler = Callable[[Place, web.Request], Awaitable[web.StreamResponse]]
@@ -71,9 +72,10 @@ class Sandbox:
 
     async def start(self, host: str = "127.0.0.1", port: int = 8790) -> str:
         """Listens, and returns the base URL. Port 0 takes a free one."""
-        if not self.settings.allow_remote and not (
-            host == "localhost" or ipaddress.ip_address(host).is_loopback
-        ):
+        host = (
+            "127.0.0.1" if host == "localhost" else host
+        )  # one address: with port 0 two would get two ports
+        if not self.settings.allow_remote and not is_loopback(host):
             raise ValueError("the sandbox listens on loopback only, unless its settings allow_remote")
         if self._runner is not None:
             raise RuntimeError("this sandbox is started already")
@@ -161,6 +163,33 @@ class Sandbox:
 
     # For tests in the same process, instead of waiting for time to pass
 
+    def give(
+        self,
+        user: str = "alice",
+        scopes: Sequence[str] = ("read", "write"),
+        *,
+        client_id: str = DEMO_CLIENT.client_id,
+        dialect: str | None = None,
+    ) -> dict[str, Any]:
+        """The token answer of a consent that took place without a browser: for imports and for many at once."""
+        spoken = DIALECTS[dialect or self.settings.dialect]
+        place = Place(f"/{dialect}" if dialect else "", spoken)
+        code = self.grants.keep_code(
+            dialect=spoken.name,
+            client_id=client_id,
+            user=user,
+            redirect_uri="",
+            scopes=tuple(scopes),
+            user_scopes=(),
+            challenge=None,
+            nonce=None,
+            offline=True,
+        )
+        kept = self.grants.find_code(code)
+        assert kept is not None
+        answer = answers.tokens(self._stage, place, self.grants.redeem(kept, spoken), form=False)
+        return dict(json.loads(answer.body))
+
     def hold(self, *, after: bool = False) -> None:
         """Token calls wait from now on: before they are worked on, or after it and before their answer."""
         (self._stage.after if after else self._stage.before).clear()
@@ -203,6 +232,10 @@ class Sandbox:
             for one in grant.refresh
             if self.grants.refresh_live(one)
         }
+
+    def issued_tokens(self) -> set[str]:
+        """Every token there ever was, in the clear: for whoever searches for one where none may be."""
+        return self.grants.issued_tokens()
 
     def stats(self) -> dict[str, Any]:
         """Counts of calls, outcomes, grants and violations."""

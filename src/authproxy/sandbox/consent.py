@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,12 +13,13 @@ from aiohttp import web
 
 from authproxy.sandbox import page
 from authproxy.sandbox.settings import Registration
-from authproxy.sandbox.stage import Place, Stage
+from authproxy.sandbox.stage import Place, Stage, is_loopback
 
 _COOKIE = "sandbox_browser"
 _LIFE = 900.0
 _MAX_WAITING = 10_000
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
 _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
@@ -114,7 +114,7 @@ class Consent:
         stage, dialect = self._stage, asked.place.dialect
         allowed = stage.switches.narrow_scopes
         owner = (dialect.name, asked.client.client_id, user)
-        first = all((one.dialect, one.client_id, one.user) != owner for one in stage.grants.live())
+        first = not stage.grants.live_of(*owner)
 
         def kept(scopes: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(one for one in scopes if allowed is None or one in allowed)
@@ -210,6 +210,8 @@ def _user_is_good(user: str) -> bool:
 
 
 def _on_loopback(redirect_uri: str) -> bool:
+    if not _VISIBLE.fullmatch(redirect_uri):
+        return False
     try:
         parts = urlsplit(redirect_uri)
         port_is_good = parts.port is None or parts.port > 0
@@ -217,12 +219,7 @@ def _on_loopback(redirect_uri: str) -> bool:
         return False
     if parts.scheme != "http" or "@" in parts.netloc or parts.fragment or not port_is_good:
         return False
-    if parts.hostname == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(parts.hostname or "").is_loopback
-    except ValueError:
-        return False
+    return is_loopback(parts.hostname or "")
 
 
 def _refuse(sentence: str, status: int = 400) -> NoReturn:

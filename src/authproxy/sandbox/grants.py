@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -117,6 +118,7 @@ class Grants:
         self._codes: dict[str, Code] = {}
         self._access: dict[str, Access] = {}
         self._refresh: dict[str, Refresh] = {}
+        self._owned: defaultdict[tuple[str, str, str], list[Grant]] = defaultdict(list)
         self.all: list[Grant] = []
 
     # Consent
@@ -172,16 +174,18 @@ class Grants:
             refreshable=expiring and code.offline,
         )
         self.all.append(grant)
+        owner = (grant.dialect, grant.client_id, grant.user)
+        mine = [one for one in self.live_of(*owner) if one.kind == kind]
+        mine.append(grant)
+        self._owned[owner].append(grant)
         limit = dialect.max_grants if switches.max_grants is None else switches.max_grants
-        mine = [one for one in self.live() if self._same_owner(one, grant)]
         for one in mine[: max(len(mine) - limit, 0)] if limit else []:
             self.revoke(one, "over_the_cap")
         return grant
 
-    @staticmethod
-    def _same_owner(one: Grant, other: Grant) -> bool:
-        names = ("dialect", "client_id", "user", "kind")
-        return all(getattr(one, name) == getattr(other, name) for name in names)
+    def live_of(self, dialect: str, client_id: str, user: str) -> list[Grant]:
+        """The live grants of one user to one client, oldest first."""
+        return [one for one in self._owned[dialect, client_id, user] if one.revoked is None]
 
     # Refresh
 
@@ -274,6 +278,10 @@ class Grants:
         grant.refresh.append(refresh)
         self._refresh[token] = refresh
         return refresh
+
+    def issued_tokens(self) -> set[str]:
+        """Every access and refresh token that was made."""
+        return {*self._access, *self._refresh}
 
     def find_access(self, token: str) -> Access | None:
         """The access token, dead or alive."""

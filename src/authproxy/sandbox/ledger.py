@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+# Our own word for a dead grant, and those that the switch `error` may have been given.
+_DEAD = frozenset({"invalid_grant", "bad_refresh_token", "invalid_refresh_token"})
 
 
 @dataclass(slots=True)
@@ -77,18 +80,18 @@ class Ledger:
     _awaited: list[tuple[int, asyncio.Future[None]]] = field(default_factory=list)
     _count: int = 0
     _by_digest: dict[str, TokenCall] = field(default_factory=dict)
-    _under_way: dict[int, TokenCall] = field(default_factory=dict)
+    _under_way: dict[int, tuple[TokenCall, Callable[[], bool]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.requests = deque(maxlen=self.size)
         self.calls = deque(maxlen=self.size)
 
-    def open_token_call(self, at: float, dialect: str) -> TokenCall:
-        """Records the arrival of a token call."""
+    def open_token_call(self, at: float, dialect: str, connected: Callable[[], bool]) -> TokenCall:
+        """Records the arrival of a token call; `connected` says whether its client still waits."""
         self._count += 1
         call = TokenCall(self._count, at, dialect)
         self.requests.append(call)
-        self._under_way[call.id] = call
+        self._under_way[call.id] = (call, connected)
         self.totals["token_calls"] += 1
         return call
 
@@ -110,14 +113,16 @@ class Ledger:
     def present(self, call: TokenCall, digest: str) -> None:
         """A refresh token was presented: compares with the earlier calls that carried it."""
         call.digest = digest
-        running = [one for one in self._under_way.values() if one is not call and one.digest == digest]
-        if running:
-            call.overlaps = running[0].id
-            self._break("concurrent_spend", running[0], call)
+        for other, connected in self._under_way.values():
+            if other is not call and other.digest == digest:
+                call.overlaps = other.id
+                if connected():  # a client that gave up may try again while its first call is still worked on
+                    self._break("concurrent_spend", other, call)
+                    break
         earlier = self._by_digest.get(digest)
         if earlier is not None and earlier.delivered and earlier.spent:
             self._break("double_spend", earlier, call)
-        elif earlier is not None and earlier.delivered and earlier.outcome == "invalid_grant":
+        elif earlier is not None and earlier.delivered and earlier.outcome in _DEAD:
             self._break("dead_again", earlier, call)
 
     def _break(self, kind: str, first: TokenCall, again: TokenCall) -> None:
@@ -128,7 +133,8 @@ class Ledger:
         """The call is over, answered or not."""
         call.ended_at = at
         self._under_way.pop(call.id, None)
-        self.totals[f"token_{call.grant_type or 'unread'}_{call.outcome}"] += 1
+        known = call.grant_type in ("authorization_code", "refresh_token")
+        self.totals[f"token_{call.grant_type if known else 'other'}_{call.outcome}"] += 1
         # A verdict that reached the client outweighs one that did not, and a success outweighs a refusal.
         earlier = self._by_digest.get(call.digest) if call.digest else None
         if call.digest and (earlier is None or self._weight(call) >= self._weight(earlier)):

@@ -34,7 +34,7 @@ class Provider:
     async def token(self, place: Place, request: web.Request) -> web.StreamResponse:
         """POST /token."""
         stage = self._stage
-        call = stage.ledger.open_token_call(stage.clock(), place.dialect.name)
+        call = stage.ledger.open_token_call(stage.clock(), place.dialect.name, lambda: _connected(request))
         try:
             return await self._token(place, request, call)
         finally:
@@ -210,8 +210,7 @@ class Provider:
             await response.write_eof()
         except ConnectionError:
             return None
-        transport = request.transport
-        return None if transport is None or transport.is_closing() else response
+        return response if _connected(request) else None
 
     # The rest
 
@@ -345,6 +344,10 @@ class Provider:
     def _refuse(self, place: Place, refused: GrantRefused) -> web.Response:
         said = place.dialect.error(refused.code)
         return json_answer(said.body, said.status, said.headers)
+
+
+def _connected(request: web.Request) -> bool:
+    return request.transport is not None and not request.transport.is_closing()
 
 
 def _proves(code: Code, verifier: str | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 import struct
 from collections.abc import Callable, Mapping
@@ -86,6 +87,16 @@ class Stage:
         if scheme.lower() != "bearer" or not token.strip():
             return None, None
         return token.strip(), self.grants.find_access(token.strip())
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a host name, as written, can only mean this machine."""
+    if name.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def reset(request: web.BaseRequest) -> web.Response:
