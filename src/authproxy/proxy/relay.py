@@ -109,7 +109,7 @@ async def relay(reply: Reply, answer: Answer, peeked: bytes, route: Route, needl
     """
     entry = reply.entry
     entry.status = answer.status
-    fields = answer.fields
+    fields: Fields = answer.fields
     if route.reflected == "pass":
         needles = ()
     else:
