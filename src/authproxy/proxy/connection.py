@@ -7,7 +7,7 @@ import select
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Hashable
 from enum import IntEnum
 from math import inf
-from typing import Protocol
+from typing import Protocol, cast
 
 from authproxy.core.config import Limits
 from authproxy.core.errors import BadRequest
@@ -324,8 +324,8 @@ class Connection(asyncio.BufferedProtocol):
     # asyncio's side.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports do all that asyncio.Transport does without descending from it.
+        self._transport = cast(asyncio.Transport, transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._home.scratch
