@@ -14,8 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
-
 from tests.kit.browser import Browser
 from tests.kit.provider import Provider
 
@@ -85,7 +83,7 @@ class Proxy:
         self.stop()
 
     def start(self) -> None:
-        self.file.write_text(yaml.safe_dump(self.config, sort_keys=False))
+        self.file.write_text(json.dumps(self.config, indent=1))  # which is YAML too
         command = ["serve", "--config", str(self.file), "--store", f"sqlite:///{self.store}"]
         command += ["--listen", f"127.0.0.1:{self.listen}", "--control", f"127.0.0.1:{self.control}"]
         with (self.directory / "stdout").open("ab") as out, (self.directory / "stderr").open("ab") as err:
