@@ -4,7 +4,8 @@ FROM python:3.11-slim-bookworm AS build
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
-# hadolint ignore=DL3013 -- the package is this very checkout; versions are named in pyproject.toml
+# The package is this very checkout; the versions of what it needs are named in pyproject.toml.
+# hadolint ignore=DL3013
 RUN python -m pip install --no-cache-dir --target=/opt/authproxy ".[fast]"
 
 # Stage 2 has an interpreter and nothing else: no shell, no package manager, no root.
