@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 from authproxy.core.model import AgentKey, ConnectionKey, Event, Flow, FlowStatus, NewGrant, TokenSet
@@ -86,3 +87,8 @@ def agent(**fields: Any) -> AgentKey:
         "created_at": NOW,
     }
     return AgentKey(**(values | fields))
+
+
+def contents(path: Path) -> bytes:
+    """All bytes of a file."""
+    return path.read_bytes()

@@ -16,7 +16,7 @@ from authproxy.store.schema import SEALED
 from authproxy.store.sealing import Keyring, generate_key
 from authproxy.store.vault import Vault
 from tests.store.conftest import Opener
-from tests.store.parts import KEY, event, flow, grant, tokens
+from tests.store.parts import KEY, contents, event, flow, grant, tokens
 
 BOB = dataclasses.replace(KEY, user="bob")
 
@@ -33,10 +33,6 @@ def read(path: Path, sql: str, *values: object) -> list[tuple[object, ...]]:
         return db.execute(sql, values).fetchall()
     finally:
         db.close()
-
-
-def contents(path: Path) -> bytes:
-    return path.read_bytes()
 
 
 def everything(path: Path) -> bytes:
