@@ -125,7 +125,7 @@ def _value(hint: Any, raw: Any, where: str) -> Any:
         return tuple(_value(args[0], item, f"{where}.{index}") for index, item in enumerate(raw))
     if isinstance(hint, type) and is_dataclass(hint):
         return built(hint, raw, where)
-    if origin is not None and issubclass(origin, Mapping) and isinstance(raw, dict):
+    if origin is Mapping and isinstance(raw, dict):
         return MappingProxyType(
             {_value(args[0], k, where): _value(args[1], v, f"{where}.{k}") for k, v in raw.items()}
         )
