@@ -19,7 +19,7 @@ BLIND = 30.0
 """Seconds for which the table is believed while the store cannot be read: an outage of the store must not become
 one of every agent at once, yet a revocation that cannot be seen must not be ignored for ever."""
 
-_log = structlog.get_logger()
+log = structlog.get_logger()
 
 
 def new_key(random: Callable[[int], bytes] = secrets.token_bytes) -> str:
@@ -64,7 +64,7 @@ class ApiKeys:
                 await self.refresh()
             except StoreUnavailable:
                 if not told:
-                    _log.warning("agent_keys_stale", believed_for_seconds=self._blind)
+                    log.warning("agent_keys_stale", believed_for_seconds=self._blind)
                 told = True
             else:
                 told = False

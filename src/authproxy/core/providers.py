@@ -137,6 +137,7 @@ def catalogue() -> Mapping[str, Entry]:
 
 
 _CATALOGUE = Catalogue()
+_GENERIC = ("oauth2", "oidc")  # entries of what nothing particular is known
 
 
 def catalogue_routes() -> Mapping[str, RouteChoice]:
@@ -155,7 +156,7 @@ def provider_of(name: str, choice: ProviderChoice) -> Provider:
     return Provider(
         id=name,
         entry=entry,
-        name=facts.name,
+        name=name if entry in _GENERIC else facts.name,  # users are shown it
         facts=facts,
         environment=choice.environment,
         issuer=_issuer_of(name, choice, environment.issuer or facts.issuer, fill),
