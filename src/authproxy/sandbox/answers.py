@@ -107,7 +107,7 @@ def _shaped(stage: Stage, place: Place, issued: Issued) -> dict[str, Any]:
         if issued.nonce is not None:
             claims["nonce"] = issued.nonce
         members["id_token"] = stage.keys.id_token(claims, issued.access.token)
-    context = Context(grant.user, grant.client_id, grant.kind, issued.at_consent, stage.base_url, now)
+    context = Context(grant.user, grant.client_id, grant.kind, issued.at_consent, stage.issuer(place), now)
     return dialect.shape(members, context)
 
 

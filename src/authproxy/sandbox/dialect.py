@@ -27,7 +27,7 @@ class Context:
     client_id: str
     kind: str
     at_consent: bool
-    base_url: str
+    issuer: str
     now: float
 
 

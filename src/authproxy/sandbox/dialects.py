@@ -193,10 +193,10 @@ GITHUB_APP = Dialect("github-app", access_prefixes={"user": "ghu_"}, shape=_gith
 
 def _salesforce(members: Members, context: Context) -> Members:
     """No expires_in, a host of its own for each grant, and a time in milliseconds as text."""
-    identity = f"{context.base_url}/salesforce/id/00DSANDBOX/{context.user}"
+    identity = f"{context.issuer}/id/00DSANDBOX/{context.user}"
     stamp = str(int(context.now * 1000))
     return {
-        "instance_url": f"{context.base_url}/salesforce",
+        "instance_url": context.issuer,
         "id": identity,
         "issued_at": stamp,
         "signature": "sandbox",
