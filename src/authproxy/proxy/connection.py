@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Hashable
 from enum import IntEnum
 from math import inf
@@ -348,11 +349,21 @@ class Connection(asyncio.BufferedProtocol):
             self.fail(unreachable(self.origin, str(fault)))
 
     def eof_received(self) -> None:
-        # Over TLS this is the peer's close_notify; a bare end of the TCP stream comes as connection_lost alone.
-        if self._phase in (Phase.CLOSE, Phase.TUNNEL):
+        if self._phase in (Phase.CLOSE, Phase.TUNNEL) and self._ended_cleanly():
             self._complete(surplus=True)
         else:
             self._cut(None)
+
+    def _ended_cleanly(self) -> bool:
+        """Over TLS a bare end of the TCP stream may be an attacker's: only close_notify counts (RFC 9112 §9.8)."""
+        assert self._transport is not None
+        session = self._transport.get_extra_info("ssl_object")
+        if session is None:
+            return True
+        try:
+            return bool(session.read(1) == b"")
+        except ssl.SSLError:
+            return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cut(exc)

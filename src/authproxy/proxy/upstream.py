@@ -97,12 +97,13 @@ class Upstream:
         exchange.attempts += 1
         try:
             answer = await connection.begin(exchange, timing)
-            if connection.stopping:
-                await connection.upload_stopped()
         except BaseException:
             # Refused, or nobody waits any more: the upstream sees the end at once.
             connection.discard()
+            await connection.upload_stopped()
             raise
+        if connection.stopping:
+            await connection.upload_stopped()
         return answer
 
     async def _dial(self, origin: Origin, build: Callable[[], Connection]) -> Connection:
