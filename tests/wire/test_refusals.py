@@ -176,6 +176,12 @@ async def test_cookies_travel_only_where_the_route_says_so(special: dict[str, La
         answer = await lane.call(lane.ask(b"GET", b"/x", b"Cookie: a=b"))
     assert [f"Set-Cookie: {v.decode()}" for v in answer.head.all(b"set-cookie")] == cookies
     assert upstream.requests[0].head.one(b"cookie") == b"a=b"
+    lane = special["cookieless"]
+    async with lane.upstream([reply("200 OK", b"ok", *cookies, "X-Kept: yes")]) as upstream:
+        answer = await lane.call(lane.ask(b"GET", b"/x", b"Cookie: a=b"))
+    assert answer.head.all(b"set-cookie") == []
+    assert answer.head.one(b"x-kept") == b"yes"
+    assert b"cookie" not in upstream.requests[0].head.names
 
 
 @pytest.mark.scenario("D30", "F07")
