@@ -31,7 +31,7 @@ class Origin(NamedTuple):
 def canonical_host(host: str) -> str | None:
     """Lower case, IPv6 in its one short form and without brackets; None for what is no host that a route can name:
     a trailing dot, an empty label, bytes beyond ASCII (international names are written as `xn--…`)."""
-    if ":" in host:
+    if ":" in host or host.startswith("["):
         bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
         try:
             return IPv6Address(bare).compressed if "%" not in bare else None
