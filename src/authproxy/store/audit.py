@@ -5,7 +5,8 @@ What can be detected later (`verify.py`), and what cannot:
 - A record that was changed, removed from the middle, put in or moved: always; its chain no longer adds up.
 - The end of a chain cut off: always, since the head is kept under a seal that only the store's key can make.
 - A chain removed as a whole, its head too: if any other chain has anchored it, which happens when a process starts
-  (`audit.start` names the heads of all chains not yet anchored) and every `checkpoint` seconds while several run.
+  (`audit.start` names the heads of the youngest twenty chains, and of all not yet anchored) and every `checkpoint`
+  seconds while several run.
 - Not detected: the removal, as a whole, of a chain that no other has anchored yet (the last process's, until the next
   start); putting back a complete older copy of the database. Against these, export the trail elsewhere.
 - Records still in the queue when a process is killed are lost in `batch` durability (at most `flush` seconds of them,
@@ -39,7 +40,9 @@ _POLL: Final = 1.0  # seconds between looks at the outbox: events of dead proces
 _BACKOFF_MAX: Final = 5.0
 _TIPS: Final = "SELECT chain, seq, hash FROM chains WHERE worth > anchored AND chain <> ? ORDER BY chain"
 _ANCHORED: Final = "UPDATE chains SET anchored = ? WHERE chain = ? AND anchored < ?"
-_NEW_HEAD: Final = "INSERT INTO chains (chain, seq, hash, seal, worth) VALUES (?, ?, ?, ?, ?)"
+# A start names the youngest chains again, though others have: to drop one unseen takes dropping all since.
+_YOUNGEST: Final = "SELECT chain, seq, hash FROM chains WHERE chain <> ? ORDER BY begun DESC, chain LIMIT 20"
+_NEW_HEAD: Final = "INSERT INTO chains (chain, begun, seq, hash, seal, worth) VALUES (?, ?, ?, ?, ?, ?)"
 _MOVE_HEAD: Final = """UPDATE chains SET seq = ?, hash = ?, seal = ?, worth = ?
     WHERE chain = ? AND seq = ? AND hash = ? RETURNING seq"""
 # One statement: of two processes that look at the same events, the second finds them taken.
@@ -244,7 +247,7 @@ class Trail:
                 _of_event(event) for event in sorted(await tx.run(_CLAIM, _EVENTS), key=lambda row: row["id"])
             ]
             if checkpoint:
-                anchors = await self._anchor(tx, before.chain)
+                anchors = await self._anchor(tx, before.chain, _TIPS)
                 records += [(CHECKPOINT, {"at": int(self._clock()), "anchors": anchors})] if anchors else []
             more, head = link(middle, records)
             if head.seq == before.seq:
@@ -282,14 +285,15 @@ class Trail:
         empty = Head(f"{self._name}-{secrets.token_hex(8)}", 0, "")
 
         async def work(tx: Transaction) -> Head:
-            anchors = await self._anchor(tx, empty.chain)
+            anchors = await self._anchor(tx, empty.chain, _TIPS, _YOUNGEST)
             if (
                 self._head is not None
             ):  # what we know of our own earlier chain, whatever the store says of it now
                 anchors = [a for a in anchors if a[0] != self._head.chain] + [list(self._head[:3])]
-            rows, head = link(empty, [(START, {"at": int(self._clock()), "anchors": anchors})])
+            now = int(self._clock())
+            rows, head = link(empty, [(START, {"at": now, "anchors": anchors})])
             seal = self._vault.mark("audit head", head.text)
-            await tx.run(_NEW_HEAD, head.chain, head.seq, head.hash, seal, head.worth)
+            await tx.run(_NEW_HEAD, head.chain, now, head.seq, head.hash, seal, head.worth)
             await tx.run_many(INSERT, rows)
             return head
 
@@ -297,11 +301,13 @@ class Trail:
         self._attempt = None
         self._next_checkpoint = self._clock() + self._checkpoint
 
-    async def _anchor(self, tx: Transaction, own: str) -> list[list[str | int]]:
-        tips = [[row["chain"], row["seq"], row["hash"]] for row in await tx.run(_TIPS, own)]
-        for chain, seq, _ in tips:
+    async def _anchor(self, tx: Transaction, own: str, *which: str) -> list[list[str | int]]:
+        heads: dict[str, list[str | int]] = {}
+        for sql in which:
+            heads |= {row["chain"]: [row["chain"], row["seq"], row["hash"]] for row in await tx.run(sql, own)}
+        for chain, seq, _ in heads.values():
             await tx.run(_ANCHORED, seq, chain, seq)
-        return tips
+        return sorted(heads.values())
 
     def _checkpoint_due(self) -> bool:
         return self._clock() >= self._next_checkpoint

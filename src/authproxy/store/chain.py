@@ -14,14 +14,6 @@ START: Final = "audit.start"
 CHECKPOINT: Final = "audit.checkpoint"
 ANCHORING: Final = frozenset({START, CHECKPOINT})
 _YIELD_EVERY: Final = 32
-_INDEXED: Final = (
-    ("tenant", "tenant"),
-    ("user", "user_id"),
-    ("provider", "provider"),
-    ("agent", "agent"),
-    ("request_id", "request_id"),
-)
-
 INSERT: Final = """INSERT INTO audit
     (chain, seq, at, kind, tenant, user_id, provider, agent, request_id, record, hash)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
@@ -67,15 +59,27 @@ def hashed(prev: str, text: str) -> str:
 
 
 def indexed(record: Mapping[str, Any]) -> tuple[Value, ...]:
-    """The values of the columns that a record can be found by: at, kind and those of `_INDEXED`."""
-    columns = (_text(record.get(name)) for name, _ in _INDEXED)
-    return (int(record["at"]), str(record["kind"]), *columns)
+    """The values of the columns that a record can be found by."""
+    get = record.get
+    return (
+        int(record["at"]),
+        str(record["kind"]),
+        _text(get("tenant")),
+        _text(get("user")),
+        _text(get("provider")),
+        _text(get("agent")),
+        _text(get("request_id")),
+    )
 
 
 def stored(row: Row) -> tuple[Value, ...]:
     """The same values as `indexed`, as they are in the table."""
-    return (row["at"], row["kind"], *(row[column] for _, column in _INDEXED))
+    names = ("at", "kind", "tenant", "user_id", "provider", "agent", "request_id")
+    return tuple(row[name] for name in names)
 
 
 def _text(value: Any) -> str | None:
-    return None if value is None else clean(value if type(value) is str else str(value))
+    if value is None:
+        return None
+    text = value if type(value) is str else str(value)
+    return text if text.isascii() else clean(text)

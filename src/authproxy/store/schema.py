@@ -141,6 +141,7 @@ _FIRST: Final = (
     # The head of each chain, sealed with the store's own key: a tail cannot be cut off unseen.
     """CREATE TABLE chains (
         chain TEXT PRIMARY KEY,
+        begun {int} NOT NULL,
         seq {int} NOT NULL,
         hash TEXT NOT NULL,
         seal TEXT NOT NULL,
@@ -148,6 +149,7 @@ _FIRST: Final = (
         anchored {int} NOT NULL DEFAULT 0
     ){strict}""",
     "CREATE INDEX chains_tips ON chains (chain) WHERE worth > anchored",
+    "CREATE INDEX chains_begun ON chains (begun)",
 )
 
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST,)
