@@ -27,7 +27,7 @@ from authproxy.control.connections import Connections
 from authproxy.control.consent import Consent
 from authproxy.control.panel import Control
 from authproxy.control.trail import Audit
-from authproxy.core.config import Config
+from authproxy.core.config import CallerChoice, Config
 from authproxy.core.errors import StoreUnavailable
 from authproxy.core.routes import RouteTable
 from authproxy.egress import EgressGuard, GuardedResolver
@@ -125,10 +125,8 @@ class App:
         self.metrics.watch_audit(lambda: self.trail.waiting)
         self.routes = RouteTable.build(config)
         self.names = Names(config.public_url)
-        keys = [choice for choice in config.identity.callers if choice.kind == "api_key"]
-        self.agent_keys = ApiKeys(keys, lambda: vault.agents(None), leash=config.refresh.leash, clock=clock)
-        self._accepted = self._kinds()
-        self.desk = Desk(self._accepted)
+        self.agent_keys: ApiKeys | None = None
+        self.desk = Desk([self._kind(choice) for choice in config.identity.callers])
         self.control = self._control()
         self._background: set[asyncio.Task[None]] = set()
         self._stack = AsyncExitStack()
@@ -177,7 +175,7 @@ class App:
     async def run(self) -> None:
         """Begin the trail, know the agents, and keep both current until closed."""
         await self.trail.start()
-        if self.agent_keys in self._accepted:
+        if self.agent_keys is not None:
             await self.agent_keys.refresh()
             self._keep(self.agent_keys.run())
         self._keep(self._sweep())
@@ -256,15 +254,21 @@ class App:
 
     # --- parts
 
-    def _kinds(self) -> list[Kind]:
-        """One line for each kind of caller, in the configured order; all agent keys are one table."""
-        kinds: list[Kind] = []
-        for choice in self.config.identity.callers:
-            if choice.kind == "loopback":
-                kinds.append(Loopback(choice))
-            elif self.agent_keys not in kinds:
-                kinds.append(self.agent_keys)
-        return kinds
+    def _kind(self, choice: CallerChoice) -> Kind:
+        """One line for each kind of caller."""
+        match choice.kind:
+            case "loopback":
+                return Loopback(choice)
+            case "api_key":
+                leash = self.config.refresh.leash
+                self.agent_keys = ApiKeys(
+                    choice, lambda: self.vault.agents(None), leash=leash, clock=self.clock
+                )
+                return self.agent_keys
+
+    async def _agents_changed(self) -> None:
+        if self.agent_keys is not None:
+            await self.agent_keys.refresh()
 
     def _control(self) -> Control:
         scopes: dict[str, tuple[str, ...]] = {}
@@ -276,7 +280,7 @@ class App:
             connections=Connections(
                 self.vault, self.tokens, self.registrations, self.endpoint, clock=self.clock
             ),
-            agents=Agents(self.vault, changed=self.agent_keys.refresh, clock=self.clock),
+            agents=Agents(self.vault, changed=self._agents_changed, clock=self.clock),
             audit=Audit(self.vault, self.trail),
             metrics=self.metrics,
             vault=self.vault,

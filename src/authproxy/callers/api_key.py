@@ -28,24 +28,27 @@ def new_key(random: Callable[[int], bytes] = secrets.token_bytes) -> str:
 
 
 class ApiKeys:
-    """Recognises agent keys; `load` reads all of them, `refresh` and `run` keep the table young."""
+    """Recognises agent keys, each in its own tenant and within the configured bound of users.
+
+    `load` reads all of them; `refresh` and `run` keep the table young.
+    """
 
     def __init__(
         self,
-        choices: Sequence[CallerChoice],
+        choice: CallerChoice,
         load: Callable[[], Awaitable[Iterable[AgentKey]]],
         *,
         leash: float = 5.0,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._choices = tuple(choices)
+        self._bound = choice.may_act_for
         self._load = load
         self._period = leash / 2
         self._blind = max(BLIND, leash)
         self._clock = clock
         self._monotonic = monotonic
-        self._keys: Mapping[str, tuple[AgentKey, Caller | None]] = {}
+        self._keys: Mapping[str, tuple[AgentKey, Caller]] = {}
         self._read_at: float | None = None
 
     async def refresh(self) -> None:
@@ -82,22 +85,14 @@ class ApiKeys:
             raise CallerUnknown("The agent key has been revoked", reason="revoked_key")
         if key.expires_at is not None and self._clock() >= key.expires_at:
             raise CallerUnknown("The agent key has expired", reason="expired_key")
-        if caller is None:
-            raise CallerUnknown(
-                f"No caller of kind api_key is configured for tenant {key.tenant}",
-                reason="kind_not_configured",
-            )
         return caller
 
-    def _caller(self, key: AgentKey) -> Caller | None:
-        choice = next((c for c in self._choices if c.tenant in (key.tenant, "*")), None)
-        if choice is None:
-            return None
+    def _caller(self, key: AgentKey) -> Caller:
         return Caller(
             tenant=key.tenant,
             agent=key.name,
             kind="api_key",
-            may_act_for=both(key.may_act_for, choice.may_act_for),
+            may_act_for=both(key.may_act_for, self._bound),
             operator=key.operator,
             bound_user=one_user(key.may_act_for),
         )
