@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from difflib import get_close_matches
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
 from authproxy.core.config import Config, ProviderChoice, RouteChoice
-from authproxy.core.faults import Severity
+from authproxy.core.faults import Severity, near
 from authproxy.core.known import Known, KnownProvider
 from authproxy.core.model import Environment
 from authproxy.core.origin import Origin, read_base_url, read_host_port, read_origin
@@ -55,11 +54,6 @@ def findings(config: Config, known: Known) -> Findings:
 def _unfinished(config: Config) -> Severity:
     """How bad it is that a provider is not complete: in development it is left out, with a warning (C11)."""
     return "warning" if config.environment is Environment.DEVELOPMENT else "error"
-
-
-def _near(word: str, words: Collection[str]) -> str:
-    close = get_close_matches(word, words, 1, 0.6)
-    return f" (did you mean `{close[0]}`?)" if close else ""
 
 
 # --- what browsers and callers see ---------------------------------------------------------------------------------
@@ -248,7 +242,7 @@ def _entry(config: Config, known: Known, name: str, choice: ProviderChoice) -> F
         return
     if found is None and choice.catalogue is not None:
         yield Finding(
-            f"{path}.catalogue", f"is no entry of the catalogue{_near(choice.catalogue, known.names)}"
+            f"{path}.catalogue", f"is no entry of the catalogue{near(choice.catalogue, known.names)}"
         )
         return
     if (
@@ -258,7 +252,7 @@ def _entry(config: Config, known: Known, name: str, choice: ProviderChoice) -> F
     ):
         yield Finding(
             path,
-            f"is not in the catalogue{_near(name, known.names)}: say its `issuer`, or `endpoints.authorization` and "
+            f"is not in the catalogue{near(name, known.names)}: say its `issuer`, or `endpoints.authorization` and "
             "`endpoints.token`",
         )
     hosts = found or KnownProvider(choice.api_hosts)
@@ -301,12 +295,14 @@ def _destination(config: Config, known: Known, name: str, whole: RouteChoice) ->
     if whole.provider is None:
         yield Finding(
             path,
-            f"is not a route of the catalogue{_near(name, known.routes)}: say its `provider` and `upstream`",
+            f"is not a route of the catalogue{near(name, known.routes)}: say its `provider` and `upstream`",
         )
         return
     if whole.provider not in config.providers:
-        near = _near(whole.provider, config.providers)
-        yield Finding(f"{path}.provider", f"`{whole.provider}` is not among the providers of this file{near}")
+        meant = near(whole.provider, config.providers)
+        yield Finding(
+            f"{path}.provider", f"`{whole.provider}` is not among the providers of this file{meant}"
+        )
         return
     provider = provider_for(whole.provider, config, known)
     if whole.upstream is None:

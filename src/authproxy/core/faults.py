@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Literal, NamedTuple
 
 Severity = Literal["error", "warning"]
@@ -29,3 +30,11 @@ class ConfigFaults(Exception):
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = tuple(sorted(faults, key=lambda fault: (fault.line, fault.path)))
         super().__init__("\n".join(map(str, self.faults)))
+
+
+def near(word: str, words: Iterable[str]) -> str:
+    """` (did you mean …?)`, or nothing. The word itself is not repeated."""
+    known = list(words)
+    begun = [each for each in known if len(word) > 2 and each.startswith(word)]
+    close = begun or get_close_matches(word[:64], known, 1, 0.6)
+    return f" (did you mean `{close[0]}`?)" if close else ""

@@ -65,7 +65,7 @@ def _property(field: Field[Any], hint: Any, definitions: dict[str, Any]) -> dict
 def _type(hint: Any, rules: Mapping[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
     """What may be written for a type."""
     kinds = _alternatives(hint)
-    nullable = len(kinds) < len(get_args(hint)) and not _is_list(kinds[0])
+    nullable = type(None) in get_args(hint) and not _is_list(kinds[0])
     if kinds == [Secret, str]:
         return {"type": ["string", "null"]}
     schema = _one(kinds[0], rules, definitions)

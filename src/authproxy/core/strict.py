@@ -6,7 +6,6 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
-from difflib import get_close_matches
 from enum import Enum
 from functools import cache
 from math import isfinite
@@ -16,7 +15,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeVar, Union, get_args, ge
 from authproxy.core import checks, document
 from authproxy.core.config import Config
 from authproxy.core.document import Node, Scalar, Sequence
-from authproxy.core.faults import ConfigFaults, Fault, Severity
+from authproxy.core.faults import ConfigFaults, Fault, Severity, near
 from authproxy.core.known import Known, catalogue
 from authproxy.core.model import EMPTY, Environment
 from authproxy.core.schema import json_schema, settings
@@ -35,8 +34,11 @@ _UNSEEN: Final = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 _whole_number = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})").fullmatch
 _number = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})(\.[0-9]{1,17})?([eE][-+]?[0-9]{1,3})?").fullmatch
+# What YAML 1.2 or 1.1 takes for a number: their readers would give another text than the one written.
 _looks_like_number = re.compile(
-    r"[-+]?(\.?[0-9][0-9_.,:eE+-]*|0[xo][0-9a-fA-F]+|\.(inf|nan))", re.IGNORECASE
+    r"[-+]?((\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?|0[xob][0-9a-fA-F_]+|[0-9][0-9_]*(:[0-5]?[0-9])+"
+    r"(\.[0-9_]*)?|\.(inf|nan))",
+    re.IGNORECASE,
 ).fullmatch
 _showable = re.compile(r"[A-Za-z_<][A-Za-z0-9_.<-]{0,39}").fullmatch
 _variable = re.compile(r"[A-Za-z_][A-Za-z0-9_]*").fullmatch
@@ -119,12 +121,6 @@ def _hints(kind: type[Any]) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
-def _near(word: str, words: list[str]) -> str:
-    """` (did you mean …?)`, or nothing."""
-    close = get_close_matches(word[:64], words, 1, 0.6)
-    return f" (did you mean `{close[0]}`?)" if close else ""
-
-
 def _below(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
 
@@ -199,7 +195,7 @@ class _Reader:
                 written[key] = value
                 continue
             shown = f"`{key}` is" if _showable(key) else "this is"
-            said = f"{shown} not a key here{_near(key, known)}; known: {', '.join(known)}"
+            said = f"{shown} not a key here{near(key, known)}; known: {', '.join(known)}"
             if key == "<<":
                 said = "merge keys (`<<`) are not part of this format"
             self.fault(self._lines[_below(path, key)], _below(path, key if _showable(key) else "…"), said)
@@ -299,8 +295,8 @@ class _Reader:
         choices = {str(c.value): c for c in hint} if enum else {str(c): c for c in get_args(hint)}
         chosen = choices.get(node.text)
         if chosen is None or (isinstance(chosen, int) and not node.plain):
-            near = _near(node.text, list(choices))
-            return self.fault(node.line, path, f"must be {' or '.join(choices)}{near}")
+            said = f"must be {' or '.join(choices)}{near(node.text, choices)}"
+            return self.fault(node.line, path, said)
         return chosen
 
     def _figure(
