@@ -219,6 +219,6 @@ def _word(error: Exception) -> str:
         (aiohttp.InvalidURL, "bad_url"),
         (aiohttp.ClientPayloadError, "cut_short"),
         (aiohttp.ClientResponseError, "not_http"),
-        ((aiohttp.ServerDisconnectedError, ConnectionError), "disconnected"),
+        ((aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError), "disconnected"),
     )
     return next((word for kind, word in words if isinstance(error, kind)), "broken")
