@@ -8,8 +8,8 @@ from authproxy.core.errors import BadRequest, Refusal, UserMissing
 from authproxy.core.message import (
     answer_lines,
     authority_of,
+    foreign,
     read_request_fields,
-    rebindable,
     request_head,
     target_of,
     user_of,
@@ -220,13 +220,17 @@ def test_an_answer_keeps_order_repetition_and_case() -> None:
         ("localhost", False),
         ("authproxy", False),
         ("127.0.0.1", False),
+        ("169.254.169.254", True),
+        ("0.0.0.0", True),
+        ("2130706433", True),
+        ("fe80::1", True),
         ("::1", False),
         ("authproxy.team.svc.cluster.local", False),
         ("api.test", False),
     ],
 )
-def test_names_that_a_stranger_could_point_here(host: str, expected: bool) -> None:
-    assert rebindable(host) is expected
+def test_names_that_are_not_this_machine_s(host: str, expected: bool) -> None:
+    assert foreign(host) is expected
 
 
 def test_authority() -> None:

@@ -109,15 +109,19 @@ _RESERVED = re.compile(
 )
 
 
-def rebindable(host: str) -> bool:
-    """Whether a stranger's DNS could point `host` at this machine.
+def foreign(host: str) -> bool:
+    """Whether `host` is no name under which a local process means this machine.
 
-    A web page on such a name would reach a loopback listener as its own origin (DNS rebinding). Addresses,
-    single labels and reserved names cannot be pointed anywhere by outsiders.
+    A web page on a name that a stranger's DNS points here would reach a loopback listener as its own origin
+    (DNS rebinding). Loopback addresses, single labels and reserved names cannot be had by strangers.
     """
     bare = host.rstrip(".")
-    if ":" in bare or "." not in bare or bare.replace(".", "").isdigit():
-        return False
+    if ":" in bare:
+        return bare not in ("::1", "0:0:0:0:0:0:0:1")
+    if "." not in bare:
+        return bare.isdigit()
+    if bare.replace(".", "").isdigit():
+        return not bare.startswith("127.")
     return _RESERVED.fullmatch(bare) is None
 
 
@@ -150,7 +154,7 @@ def read_request_fields(raw: RawFields, user_field: bytes) -> RequestFields:
     for line in raw:
         low = line[0].lower()
         if low in _TAKEN or low == user_field or low.startswith(_PRIVATE):
-            taken.setdefault(low, []).append(line[1])
+            taken.setdefault(low, []).append(line[1].strip(b" \t"))
         elif b"_" not in low or not _twin(low.replace(b"_", b"-"), user_field):
             kept.append(line)
     found = RequestFields(kept)

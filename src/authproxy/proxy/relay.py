@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from authproxy.core.errors import CallerUnknown, Refusal
+from authproxy.core.errors import BadRequest, CallerUnknown, HeaderTooLarge, Refusal
 from authproxy.core.message import RequestFields, answer_lines, values_of
 from authproxy.core.routes import Route
 from authproxy.core.scrub import Scrubber, Watcher, is_text, reflected, scrubbed_value
@@ -72,6 +72,9 @@ def refuse(reply: Reply, refusal: Refusal) -> None:
         reply.incoming.client.abort()
         return
     entry.status = refusal.status
+    if isinstance(refusal, BadRequest | HeaderTooLarge):
+        # Where one request could not be read for sure, neither can its end.
+        reply.keep_alive = False
     if reply.body_pending and not reply.incoming.content.is_eof():
         # The rest of the body is still coming; it must not be read as the next request (RFC 9112 §9.3).
         reply.keep_alive = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -20,6 +21,10 @@ from authproxy.core.config import Limits, Timeouts
 from authproxy.core.errors import BadRequest, HeaderTooLarge, Refusal
 
 log = structlog.get_logger()
+
+
+# Request lines that the C parser takes and RFC 9112 §3 does not: more than one space, and llhttp's other protocols.
+_MISSPELT = re.compile(rb"(?:\r\n)?(?:[A-Za-z-]+ {2}|[^\r\n]*(?: {2,}HTTP/| (?:RTSP|ICE)/)[0-9.]*\r)")
 
 
 class PureParser(RuntimeError):
@@ -85,11 +90,12 @@ class Serves(Protocol):
 class Client(RequestHandler):
     """One agent's connection."""
 
-    __slots__ = ("_head_since", "peer_is_local")
+    __slots__ = ("_head_since", "misspelt", "peer_is_local")
 
     def __init__(self, manager: Listener, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
         self._head_since: float | None = None
+        self.misspelt = False
         self.peer_is_local = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -99,6 +105,8 @@ class Client(RequestHandler):
         self.peer_is_local = not isinstance(peer, tuple) or is_loopback(peer[0])
 
     def data_received(self, data: bytes) -> None:
+        if self._current_request is None and not self._messages and _MISSPELT.match(data):
+            self.misspelt = True
         super().data_received(data)
         # What did not complete a head while no request is under way is a head that trickles in.
         if self._messages or self._current_request is not None:
@@ -193,4 +201,5 @@ class Listener(web.Server):
 
 
 def _incoming(message: Any, content: Any, client: Any, _writer: Any, _task: Any) -> Incoming:
-    return Incoming(message, content, client, None)
+    fault = BadRequest("the request line is not `METHOD target HTTP/1.1`", reason="syntax")
+    return Incoming(message, content, client, fault if client.misspelt else None)

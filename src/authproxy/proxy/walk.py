@@ -166,7 +166,7 @@ class Walk:
         entry.tenant, entry.agent = caller.tenant, caller.agent
         if fields.hosts:
             host, _port = message.authority_of(fields.hosts[0])
-            if caller.kind == "loopback" and target.form == "origin" and message.rebindable(host):
+            if caller.kind == "loopback" and target.form == "origin" and message.foreign(host):
                 raise BadRequest("Host is not a name of this listener", reason="host", status=421)
         named = found.user or caller.bound_user
         user = message.user_of(fields.users, self._user_header) if fields.users or named is None else named
