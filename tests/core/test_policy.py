@@ -166,6 +166,26 @@ def test_credential_paths_are_for_nobody(path: bytes) -> None:
         assert decide(route, "GET", b"/services/oauth2/tokens").allowed
 
 
+@pytest.mark.scenario("G17")
+def test_what_an_override_names_is_judged_too() -> None:
+    route = ruled("/a/**", methods=("GET", "POST"))
+    assert decide(route, "POST", b"/a/x", ["get"]).allowed
+    assert decide(route, "POST", b"/a/x", ["DELETE"]).reason == "no_rule_for_method"
+    assert decide(route, "POST", b"/a/x", ["GET", " delete "]).reason == "no_rule_for_method"
+    assert decide(route, "DELETE", b"/a/x", ["GET"]).reason == "no_rule_for_method"
+    assert decide(OPEN, "POST", b"/a/x", ["TRACE"]).reason == "method_never_allowed"
+    assert decide(OPEN, "POST", b"/a/x", ["DELETE"]).allowed
+
+
+def test_every_reason_has_its_sentence() -> None:
+    route = ruled("/a/*", never=("/a/token",))
+    asked = [("GET", b"/a/b"), ("GET", b"/b"), ("PUT", b"/a/b"), ("GET", b"/a/b%2Fc"), ("GET", b"/a/token")]
+    decisions = [decide(route, *each) for each in asked] + [
+        decide(OPEN, each, b"/") for each in ("GET", "TRACE")
+    ]
+    assert len({decision.sentence for decision in decisions}) == len(decisions)
+
+
 # --- refused outright ----------------------------------------------------------------------------------------------
 
 REFUSED = [

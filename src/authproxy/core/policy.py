@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 from urllib.parse import unquote_to_bytes
 
@@ -32,6 +32,8 @@ _slashes = re.compile(rb"//+")
 _parameters = re.compile(rb";[^/]*")
 _tail = re.compile(rb"[?#].*", re.DOTALL)
 
+# Fields by which some servers (Google's among them) let a POST be another method: what they name is judged too.
+METHOD_OVERRIDES = frozenset({b"x-http-method-override", b"x-http-method", b"x-method-override"})
 NEVER = frozenset({"TRACE", "CONNECT"})  # TRACE would reflect the injected token (RFC 9110 9.3.8)
 
 
@@ -43,6 +45,22 @@ class Decision:
     reason: str
     rule: int | None = None
 
+    @property
+    def sentence(self) -> str:
+        """The reason in words, for the one who sent the request."""
+        return _SENTENCES[self.reason]
+
+
+_SENTENCES = {
+    "rule": "A rule of the route allows it.",
+    "no_rules": "The route has no rules.",
+    "no_rule_for_method": "No rule of the route allows this method.",
+    "no_rule_for_path": "No rule of the route allows this method on this path.",
+    "method_never_allowed": "TRACE and CONNECT are never sent with a credential.",
+    "credential_path": "This path hands out or destroys tokens; agents may not use it.",
+    "ambiguous_path": "The path reads otherwise once its escapes, `;` or `//` are resolved, and not every reading is "
+    "allowed; in a rule, `**` spans slashes and `%2F` stands for an encoded one.",
+}
 
 _NO_RULES = Decision(True, "no_rules")
 _NEVER = Decision(False, "method_never_allowed")
@@ -103,16 +121,21 @@ class Ruled(Protocol):
     def rules(self) -> Rules: ...
 
 
-def decide(route: Ruled, method: str, path: bytes) -> Decision:
+def decide(route: Ruled, method: str, path: bytes, overrides: Iterable[str] = ()) -> Decision:
     """Whether `method` on the upstream path `path` (raw; a query is ignored) is allowed on this route.
 
-    Raises BadRequest for a path that no upstream should see with a credential: dot segments, backslashes, control
-    bytes in any encoding, malformed escapes.
+    `overrides` are the values of METHOD_OVERRIDES fields: a server may take each for the method, so each must be
+    allowed. Raises BadRequest for a path that no upstream should see with a credential: dot segments, backslashes,
+    control bytes in any encoding, malformed escapes.
     """
     readings = _readings(path)
     if method.upper() in NEVER:
         return _NEVER
-    return route.rules.judge(method, readings)
+    decision = route.rules.judge(method, readings)
+    for other in overrides:
+        if decision.allowed:
+            decision = replace(decide(route, other.strip().upper(), path), rule=decision.rule)
+    return decision
 
 
 def canonical_path(raw: bytes) -> str:

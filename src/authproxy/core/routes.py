@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
 
 from authproxy.core.config import Config, ProviderChoice, RouteChoice, RouteTimeouts, Timeouts
 from authproxy.core.known import Known, KnownProvider, catalogue
@@ -94,7 +93,9 @@ def compile_route(name: str, choice: RouteChoice, config: Config, known: Known) 
         max_replay=config.limits.max_replay if choice.max_replay is None else choice.max_replay,
         timeouts=_timeouts(choice.timeouts, config.timeouts),
         api_host=not origin.host or provider.may_receive(origin),
-        keep_set_cookie=name not in known.routes if choice.keep_set_cookie is None else choice.keep_set_cookie,
+        keep_set_cookie=name not in known.routes
+        if choice.keep_set_cookie is None
+        else choice.keep_set_cookie,
         reflected=choice.reflected,
         send_cookies=choice.send_cookies,
     )
@@ -106,12 +107,18 @@ def _timeouts(own: RouteTimeouts, general: Timeouts) -> Timeouts:
     return replace(general, **said)
 
 
-class Tie(NamedTuple):
-    """Two routes that the same target would mean."""
+class _Host:
+    """The routes to one host by their base paths."""
 
-    first: str
-    second: str
-    what: str
+    __slots__ = ("deepest", "paths")
+
+    def __init__(self) -> None:
+        self.paths: dict[bytes, tuple[Route, ...]] = {}
+        self.deepest = 0
+
+    def add(self, route: Route) -> None:
+        self.paths[route.base_path] = (*self.paths.get(route.base_path, ()), route)
+        self.deepest = max(self.deepest, route.base_path.count(b"/"))
 
 
 class RouteTable:
@@ -123,14 +130,13 @@ class RouteTable:
         """`hosts` has each route's further hosts. Raises ValueError for a tie of prefixes."""
         self._routes = {route.name: route for route in routes}
         self._prefixes: dict[bytes, Route] = {}
-        self._hosts: dict[tuple[str, str, int], dict[bytes, tuple[Route, ...]]] = {}
+        self._hosts: dict[tuple[str, str, int], _Host] = {}
         for route in self._routes.values():
             other = self._prefixes.setdefault(route.prefix, route)
             if other is not route:
                 raise ValueError(f"routes {other.name} and {route.name} have the same prefix")
             for origin in _origins(route, hosts.get(route.name, ())):
-                paths = self._hosts.setdefault(origin, {})
-                paths[route.base_path] = (*paths.get(route.base_path, ()), route)
+                self._hosts.setdefault(origin, _Host()).add(route)
         self._deepest = max((prefix.count(b"/") for prefix in self._prefixes), default=0)
 
     @classmethod
@@ -171,11 +177,11 @@ class RouteTable:
         the request; None where that is none or not only one. Raises BadRequest as `decide` does.
         """
         name = canonical_host(host)
-        paths = None if name is None else self._hosts.get((scheme.lower(), name, port))
-        if paths is None:
+        at = None if name is None else self._hosts.get((scheme.lower(), name, port))
+        if at is None:
             return None
-        for end in _segment_ends(raw_path, max(path.count(b"/") for path in paths)):
-            routes = paths.get(raw_path[:end], ())
+        for end in _segment_ends(raw_path, at.deepest):
+            routes = at.paths.get(raw_path[:end], ())
             if len(routes) == 1:
                 return routes[0]
             if routes:
