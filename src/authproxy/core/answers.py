@@ -49,7 +49,7 @@ def read_api_answer(
         evidence = _hidden_failure(provider, status, content_type, body)
         return ApiSign.NONE if evidence is None else _sign(provider, evidence) or ApiSign.NONE
     challenges = [c for c in read_challenges(www_authenticate) if c.scheme in _BEARER]
-    evidence = _open_failure(status, content_type, body, challenges)
+    evidence = _open_failure(status, body, challenges)
     sign = _sign(provider, evidence)
     if sign is not None:
         return sign
@@ -86,12 +86,10 @@ def _hidden_failure(
     return Evidence(status, codes=(code,)) if isinstance(code, str) else None
 
 
-def _open_failure(
-    status: int, content_type: str, body: bytes | None, challenges: Sequence[Challenge]
-) -> Evidence:
+def _open_failure(status: int, body: bytes | None, challenges: Sequence[Challenge]) -> Evidence:
     names = {name for challenge in challenges for name in challenge.params}
     document: Any = read_document("application/json", body) if body else None
-    if document is None and body and "html" not in content_type.lower():
-        # plain words, as Salesforce's identity service sends them
+    if document is None and body and not body.lstrip().startswith(b"<"):
+        # plain words, as Salesforce's identity service sends them, whatever it calls them
         return Evidence(status, texts=(body.decode("utf-8", "replace"),), challenge=frozenset(names))
     return gather(status, document, challenge=names)
