@@ -28,12 +28,13 @@ class Peer:
         self.url = f"http://127.0.0.1:{self.port}"
         command = ["--database", str(directory / "peer.db"), "--redirect", redirect]
         command += ["--port", str(self.port), "--life", str(life)]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.peer.server", *command],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=(directory / "peer.stderr").open("wb"),
-        )
+        with (directory / "peer.stderr").open("wb") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.peer.server", *command],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+            )
         assert self._process.stdout is not None
         ready = self._process.stdout.readline()
         assert ready == b"ready\n", (directory / "peer.stderr").read_text()

@@ -19,7 +19,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 SEEN: list[dict[str, Any]] = []
 LOCK = threading.Lock()
 LOGIN = (
-    "<form method=post>{% for f in form %}{{ f }}{% endfor %}<input type=hidden name=next value='{{ next }}'>"
+    "<form method=post>{% csrf_token %}{% for f in form %}{{ f }}{% endfor %}<input type=hidden name=next value='{{ next }}'>"
     "</form>"
 )
 

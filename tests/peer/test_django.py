@@ -128,8 +128,12 @@ def test_a_user_who_declines_is_told_apart_from_one_who_waits(house: House) -> N
     form = forms(page)[0]
     form.fields.pop("allow", None)
     browser.submit(form)
-    status, ended = house.proxy.ask("GET", f"/v1/auth/status?id={flow['id']}&wait=5")
+    status, ended = house.proxy.ask("GET", f"/v1/auth/status?id={flow['id']}")
     assert (status, ended["status"], ended["state"]) == (200, "failed", "denied")
+    begun = time.monotonic()
+    status, problem = house.proxy.ask("GET", f"/v1/auth/status?id={flow['id']}&wait=30")
+    assert (status, problem["act"]) == (403, "ask_user"), "a wait that cannot end well is refused, so it ends"
+    assert time.monotonic() - begun < 5
     assert house.call("decliner")[2]["code"] == "connection_required"
 
 

@@ -86,7 +86,6 @@ INTERIM = {
     "102": b"HTTP/1.1 102 Processing\r\n\r\n",
     "103": b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\n",
     "three": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 P\r\n\r\nHTTP/1.1 103 E\r\n\r\n",
-    "100-with-length": b"HTTP/1.1 100 Continue\r\nContent-Length: 5\r\n\r\n",
 }
 
 
@@ -161,8 +160,19 @@ async def test_what_is_not_sound_http_is_a_502(lane: Lane, name: str, mode: str)
         HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
         HEAD + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\nok",
         HEAD + b"Content-Length : 2\r\n\r\nok",
+        b"HTTP/1.1 100 Continue\r\nContent-Length: 5\r\n\r\n" + HEAD + b"Content-Length: 2\r\n\r\nok",
     ],
-    ids=["bare-lf", "fold", "ctl", "lf-only", "no-reason", "cl-and-te", "cl-equal", "space-colon"],
+    ids=[
+        "bare-lf",
+        "fold",
+        "ctl",
+        "lf-only",
+        "no-reason",
+        "cl-and-te",
+        "cl-equal",
+        "space-colon",
+        "100-with-length",
+    ],
 )
 async def test_what_is_doubtful_is_cleaned_or_a_502(lane: Lane, raw: bytes) -> None:
     async with lane.upstream(sends(raw)):

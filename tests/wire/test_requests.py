@@ -83,7 +83,6 @@ START = {
     "version-tail": b"GET {T} HTTP/1.1x\r\n{H}\r\n",
     "version-trailing-space": b"GET {T} HTTP/1.1 \r\n{H}\r\n",
     "version-missing": b"GET {T}\r\n{H}\r\n",
-    "version-other-protocol": b"GET {T} RTSP/1.1\r\n{H}\r\n",
     "h2-preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "tls-hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
     "method-missing": b" {T} HTTP/1.1\r\n{H}\r\n",
@@ -92,8 +91,6 @@ START = {
     "method-colon": b"GET: {T} HTTP/1.1\r\n{H}\r\n",
     "method-obs-text": b"G\xc9T {T} HTTP/1.1\r\n{H}\r\n",
     "start-leading-space": b" GET {T} HTTP/1.1\r\n{H}\r\n",
-    "start-two-spaces": b"GET  {T} HTTP/1.1\r\n{H}\r\n",
-    "start-two-spaces-after": b"GET {T}  HTTP/1.1\r\n{H}\r\n",
     "start-tab": b"GET\t{T}\tHTTP/1.1\r\n{H}\r\n",
     "target-space": b"GET {T}/a b HTTP/1.1\r\n{H}\r\n",
     "target-tab": b"GET {T}/a\tb HTTP/1.1\r\n{H}\r\n",
@@ -174,7 +171,7 @@ async def test_ambiguous_framing_is_refused(lane: Lane, name: str, mode: str) ->
 @pytest.mark.parametrize("name", [pytest.param(n, id=f"9112-3-{n}") for n in START])
 async def test_a_malformed_start_line_is_refused(lane: Lane, name: str, mode: str) -> None:
     lane.mode = mode
-    await refused(lane, lane.fill(START[name]), 400, 501, 505)
+    await refused(lane, lane.fill(START[name]), 400, 501, 505, closes="fragment" not in name)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -188,13 +185,15 @@ async def test_a_malformed_field_is_refused(lane: Lane, name: str, mode: str) ->
 @pytest.mark.parametrize("name", [pytest.param(n, id=f"9112-3.2-{n}") for n in HOSTS])
 async def test_a_missing_repeated_or_invalid_host_is_refused(lane: Lane, name: str, mode: str) -> None:
     lane.mode = mode
-    await refused(lane, lane.fill(HOSTS[name]), 400)
+    await refused(lane, lane.fill(HOSTS[name]), 400, closes=False)
 
 
 @pytest.mark.scenario("G22")
-@pytest.mark.parametrize("host", [b"evil.example", b"evil.example:80", b"", b"0.0.0.0:1", b"169.254.169.254"])
+@pytest.mark.parametrize(
+    "host", [b"evil.com", b"evil.com:80", b"127.0.0.1.nip.io", b"localhost.evil.com", b"evil.com.", b""]
+)
 async def test_a_name_that_is_not_ours_does_not_reach_the_prefixes(lane: Lane, host: bytes) -> None:
-    """DNS rebinding: a browser on evil.example that was led to our address still says evil.example."""
+    """DNS rebinding: a browser on evil.com that was led to our address still says evil.com."""
     request = b"GET %s HTTP/1.1\r\nHost: %s\r\nX-User-ID: alice\r\n\r\n" % (lane.target(), host)
     async with lane.upstream() as upstream:
         answer = await lane.call(request)
@@ -265,7 +264,6 @@ GOOD = {
     "chunked": (b"Transfer-Encoding: chunked\r\n", CHUNKED),
     "chunked-upper-case": (b"Transfer-Encoding: CHUNKED\r\n", CHUNKED),
     "chunked-no-space": (b"Transfer-Encoding:chunked\r\n", CHUNKED),
-    "chunked-ows": (b"Transfer-Encoding: \t chunked \t\r\n", CHUNKED),
     "te-name-upper-case": (b"TRANSFER-ENCODING: chunked\r\n", CHUNKED),
     "chunk-extension": (b"Transfer-Encoding: chunked\r\n", b'5;a=b;c="d"\r\nhello\r\n0;e\r\n\r\n'),
     "chunk-leading-zeros": (b"Transfer-Encoding: chunked\r\n", b"0005\r\nhello\r\n000\r\n\r\n"),
@@ -290,6 +288,28 @@ async def test_a_sound_framing_brings_its_body(lane: Lane, name: str, mode: str)
     (message,) = upstream.requests
     assert (message.body, message.complete, message.trailers) == (b"hello", True, b"")
     assert b"a=b" not in message.head.raw
+
+
+EITHER = {
+    "other-protocol": b"GET {T} RTSP/1.1\r\n{H}\r\n",
+    "two-spaces": b"GET  {T} HTTP/1.1\r\n{H}\r\n",
+    "two-spaces-after": b"GET {T}  HTTP/1.1\r\n{H}\r\n",
+    "te-ows": _post(b"Transfer-Encoding: \t chunked \t\r\n", CHUNKED),
+}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, id=f"9112-3-{n}") for n in EITHER])
+async def test_what_may_be_repaired_is_repaired_or_refused(lane: Lane, name: str) -> None:
+    """9112 3: white space may be read leniently, and what leaves is sound then."""
+    async with lane.upstream() as upstream:
+        answer = await lane.call(lane.fill(EITHER[name]))
+        if answer.status != 200:
+            assert_problem(answer, "bad_request")
+            await lane.prove_untouched(upstream)
+            return
+    (message,) = upstream.requests
+    assert message.head.start.endswith(b" /x HTTP/1.1")
+    assert message.body == (b"hello" if name.startswith("te-") else b"")
 
 
 TOLERABLE = {
