@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import secrets
 import socket
 import time
-import uuid
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, NamedTuple, Self
@@ -209,6 +209,7 @@ class App:
 
     async def listen_data(self, address: Address) -> int:
         """Serve the data plane; returns the port that was bound."""
+        from authproxy.proxy.record import request_ids
         from authproxy.proxy.server import Listener
         from authproxy.proxy.upstream import Upstream
         from authproxy.proxy.walk import Walk
@@ -226,7 +227,7 @@ class App:
             upstream=upstream,
             metrics=self.metrics,
             own_authorities=lambda: frozenset(self.own),
-            new_id=lambda: uuid.uuid4().hex,
+            new_id=request_ids(secrets.token_hex(10)),
             clock=self.clock,
         )
         listener = Listener(walk, self.config.limits, self.config.timeouts)

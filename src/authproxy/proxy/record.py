@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections.abc import Callable
 from typing import Any
 
 from authproxy.core.model import ConnectionKey
@@ -10,6 +12,15 @@ from authproxy.metrics import Metrics
 from authproxy.store.audit import Trail
 
 _MAX_PATH = 2048
+
+
+def request_ids(prefix: str) -> Callable[[], str]:
+    """Ids that no two requests share: a prefix that is random per process, and a count.
+
+    They are names, not secrets, so that a system call per request for randomness would buy nothing.
+    """
+    count = itertools.count(1)
+    return lambda: f"{prefix}{next(count):012x}"
 
 
 class Entry:
@@ -101,10 +112,11 @@ class Entry:
             ms=round(took * 1000, 1),
             upstream_request_id=self.upstream_request_id,
         )
-        route = self.route or "-"
-        metrics.requests.labels(route, self.method, str(self.status or "-"), self.code or "-").inc()
-        metrics.request_seconds.labels(route).observe(took)
-        metrics.overhead_seconds.labels(route).observe(max(0.0, took - self._outside))
+        metrics.request_ended(
+            (self.route or "-", self.method, str(self.status or "-"), self.code or "-"),
+            took,
+            max(0.0, took - self._outside),
+        )
 
     def _facts(self) -> dict[str, Any]:
         return {
