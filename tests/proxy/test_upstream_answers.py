@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from authproxy.core.config import Limits
 from authproxy.core.errors import UpstreamUnreachable
-from authproxy.proxy.answer import Chunks, Faulty, read_head
+from authproxy.proxy.head import Chunks, Faulty, read_head
 from tests.proxy.raw import Peer, answering
 from tests.proxy.way_out import read_all, way_out
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import resource
 import socket
 import ssl
@@ -258,6 +259,65 @@ async def test_many_at_once_through_few_connections_all_end() -> None:
         assert out.upstream.checked_out == 0
 
 
+@pytest.mark.scenario("G11")
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_is_given_up_whenever_every_place_comes_back(seed: int) -> None:
+    dice = random.Random(seed)
+
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.read_request()
+            fate = dice.random()
+            if fate < 0.1:
+                peer.reset()
+                return
+            if fate < 0.2:
+                await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\nhalf")
+                return
+            await peer.send(OK)
+            if fate < 0.3:
+                return
+
+    async def one(out: WayOut) -> None:
+        for _ in range(5):
+            body = dice.choice([{}, {"body": b"x"}, {"body": Endless(), "chunked": True}])
+            answer = await out.send(dice.choice(["GET", "POST"]), partition=dice.randrange(3), **body)
+            for _ in range(dice.randrange(3)):
+                await answer.read()
+            answer.close()
+
+    async with way_out(script, limits=Limits(max_upstream_connections=3), idle=1) as out:
+        tasks = [asyncio.create_task(one(out)) for _ in range(60)]
+        while not all(task.done() for task in tasks):
+            dice.choice(tasks).cancel()
+            for _ in range(dice.randrange(30)):
+                await asyncio.sleep(0)
+        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+            assert isinstance(outcome, asyncio.CancelledError | UpstreamUnreachable | None), outcome
+        assert (out.upstream.checked_out, out.upstream.waiting) == (0, 0)
+        assert 0 <= out.upstream.open <= 3
+        await asyncio.gather(*(settle_one(out, user) for user in range(6)))
+
+
+class Endless:
+    """An upload that always has more."""
+
+    async def __aiter__(self):  # type: ignore[no-untyped-def]
+        for _ in range(10**9):
+            yield b"x" * 100
+            await asyncio.sleep(0)
+
+
+async def settle_one(out: WayOut, user: int) -> None:
+    """Some exchange for the user still succeeds, however often the origin throws its dice."""
+    while True:
+        try:
+            await out.get(partition=user)
+        except UpstreamUnreachable:
+            continue
+        return
+
+
 @pytest.mark.parametrize("reason", ["first_byte", "idle", "total", "total before the head"])
 @pytest.mark.scenario("G09")
 async def test_an_upstream_that_is_too_slow_is_given_up(reason: str) -> None:
@@ -457,6 +517,28 @@ async def test_over_tls_only_a_close_notify_ends_an_unframed_body(newest: ssl.TL
         with pytest.raises(UpstreamUnreachable) as refusal:
             await out.get()
         assert refusal.value.reason == "truncated"
+
+
+@pytest.mark.scenario("G12")
+async def test_over_tls_too_planted_bytes_and_ends_poison_an_idle_connection() -> None:
+    authority = Authority()
+    plant = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.read_request()
+        await peer.send(OK)
+        await plant.wait()
+        await peer.send(PLANTED)
+        await peer.read_rest()
+
+    async with way_out(
+        script, tls=authority.server_context("localhost"), trust=authority.client_context(), host="localhost"
+    ) as out:
+        await out.get()
+        assert out.upstream.idle == 1
+        plant.set()
+        await settled(lambda: out.upstream.open == 0)
+        assert (await out.get())[1] == b"ok"
 
 
 @pytest.mark.scenario("G11")

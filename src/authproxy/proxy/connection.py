@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import select
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Hashable
+from collections.abc import Callable, Hashable
 from enum import IntEnum
 from math import inf
 from typing import Protocol, cast
 
 from authproxy.core.config import Limits
-from authproxy.core.errors import BadRequest
-from authproxy.proxy.answer import Answer, Chunks, Faulty, Head, read_head
-from authproxy.proxy.exchange import Exchange, Origin, late, unreachable
+from authproxy.proxy.answer import Answer
+from authproxy.proxy.exchange import Exchange, Origin, Timing, late, unreachable
+from authproxy.proxy.head import Chunks, Faulty, Head, HeadReader
+from authproxy.proxy.upload import AT_ONCE, Upload
 
-_SLICE = 64 * 1024  # a body up to this goes out in one write with its head; a larger one in slices of four
 _INTERIM = 16  # 1xx answers to one request; RFC 9110 §15.2 sets no bound
-_PREFIX = b"HTTP/1."
-_SILENCE = 1.0  # seconds to wait for a 100 before the body is sent without (RFC 9110 §10.1.1)
 
 
 class Phase(IntEnum):
@@ -46,51 +44,8 @@ class Home(Protocol):
     def arm(self, deadline: float) -> None: ...
 
 
-class Timing:
-    """The seconds of one exchange, the configuration's filled in; `inf` where there is no limit."""
-
-    __slots__ = ("connect", "first_byte", "idle", "total")
-
-    def __init__(self, connect: float, first_byte: float, idle: float, total: float) -> None:
-        self.connect = connect
-        self.first_byte = first_byte
-        self.idle = idle or inf
-        self.total = total or inf
-
-
 class Connection(asyncio.BufferedProtocol):
     """A socket of the pool. It belongs to one origin and one partition for life, and serves one exchange at a time."""
-
-    __slots__ = (
-        "_answer",
-        "_answered",
-        "_chunks",
-        "_exchange",
-        "_go_on",
-        "_head",
-        "_home",
-        "_interim",
-        "_keep",
-        "_left",
-        "_partial",
-        "_paused",
-        "_phase",
-        "_poll",
-        "_sent",
-        "_timing",
-        "_transport",
-        "_until",
-        "_upload",
-        "_writable",
-        "deadline",
-        "heard",
-        "late_for",
-        "origin",
-        "partition",
-        "served",
-        "stopping",
-        "wrote",
-    )
 
     def __init__(self, home: Home, origin: Origin, partition: Hashable) -> None:
         self._home = home
@@ -111,15 +66,12 @@ class Connection(asyncio.BufferedProtocol):
         self._answer: Answer | None = None
         self._head: Head | None = None
         self._chunks: Chunks | None = None
-        self._partial: bytearray | None = None
+        self._reader = HeadReader(home.limits)
         self._left = 0
         self._interim = 0
         self._keep = False
-        self._sent = True
-        self.stopping = False
         self._paused = False
-        self._upload: asyncio.Task[None] | None = None
-        self._go_on: asyncio.Future[None] | None = None
+        self._upload: Upload | None = None
         self._writable: asyncio.Future[None] | None = None
 
     # What the pool and the way out ask.
@@ -172,28 +124,26 @@ class Connection(asyncio.BufferedProtocol):
         self._until = now + timing.total
         self._expect("first_byte", timing.first_byte, now)
         body = exchange.body
+        self._upload = None
         if body is None:
-            self._sent = True
             transport.write(exchange.head)
-        elif isinstance(body, bytes) and len(body) <= _SLICE and not exchange.expect_continue:
-            self._sent = True
+        elif isinstance(body, bytes) and len(body) <= AT_ONCE and not exchange.expect_continue:
             exchange.bytes_out = len(body)
-            framed = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if exchange.chunked and body else body
-            transport.write(exchange.head + (framed or (b"0\r\n\r\n" if exchange.chunked else b"")))
+            if exchange.chunked:
+                body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
+            transport.write(exchange.head + body)
         else:
-            self._sent = False
             transport.write(exchange.head)
-            self._upload = asyncio.get_running_loop().create_task(self._send_body(exchange, body))
-            self._upload.add_done_callback(self._upload_ended)
+            self._upload = Upload(exchange, body, self)
         # A write that fails at once has sent nothing: the transport closes itself instead.
         self.wrote = not transport.is_closing()
         exchange.sent_any = exchange.sent_any or self.wrote
         return answered
 
     async def upload_stopped(self) -> None:
-        """Where an early answer has ended the upload: wait until nothing reads the request's body any more."""
-        if self._upload is not None and self.stopping:
-            await asyncio.wait((self._upload,))
+        """Where an early answer or an error has ended the upload: wait until nothing reads the agent's body."""
+        if self._upload is not None and self._upload.stopping:
+            await self._upload.stopped()
 
     def discard(self) -> None:
         """Close at once, whatever state it is in; an unfinished upload stays visibly unfinished."""
@@ -202,7 +152,8 @@ class Connection(asyncio.BufferedProtocol):
         self._phase = Phase.GONE
         self.deadline = inf
         self._answer = None
-        self._stop_upload()
+        if self._upload is not None:
+            self._upload.stop()
         if self._transport is not None:
             self._transport.abort()
         self._home.forget(self)
@@ -259,68 +210,34 @@ class Connection(asyncio.BufferedProtocol):
         if self._writable is not None:
             await self._writable
 
-    # The request's body.
+    # What an Upload asks.
 
-    async def _send_body(self, exchange: Exchange, body: bytes | AsyncIterable[bytes]) -> None:
-        assert self._timing is not None
-        if exchange.expect_continue:
-            self._go_on = asyncio.get_running_loop().create_future()
-            await asyncio.wait((self._go_on,), timeout=_SILENCE)
-            self._go_on = None
-        pieces = _slices(body) if isinstance(body, bytes) else body
-        try:
-            self._upload_waits()
-            async for piece in pieces:
-                if piece:
-                    await self._send_piece(exchange, piece, self._timing)
-        finally:
-            if isinstance(pieces, AsyncGenerator):
-                await pieces.aclose()
-        if exchange.chunked:
-            self.write(b"0\r\n\r\n")
-        elif exchange.length is not None and exchange.bytes_out != exchange.length:
-            raise BadRequest("the request body ended before its announced length", reason="framing")
-        self._sent = True
-        if self._phase is Phase.HEAD:
-            self._expect("first_byte", self._timing.first_byte, self._home.clock())
-
-    async def _send_piece(self, exchange: Exchange, piece: bytes, timing: Timing) -> None:
+    async def put(self, *pieces: bytes) -> None:
+        """Write, and wait until the upstream has taken enough."""
         transport = self._transport
-        assert transport is not None
+        if transport is None or self._phase is Phase.GONE:
+            return
         if self._readable(transport):
             # Read what is there before writing on: after an early answer and a reset, a failing write would
             # take the transport down with the answer unread.
             await asyncio.sleep(0)
-        exchange.bytes_out += len(piece)
-        if exchange.chunked:
-            transport.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))
-        elif exchange.length is not None and exchange.bytes_out > exchange.length:
-            raise BadRequest("the request body is longer than announced", reason="framing")
-        else:
-            transport.write(piece)
+        transport.writelines(pieces)
         if self._writable is not None:
             if self._phase is Phase.HEAD:
-                self._expect("idle", timing.idle, self._home.clock())
+                assert self._timing is not None
+                self._expect("idle", self._timing.idle, self._home.clock())
             await self._writable
-            self._upload_waits()
 
-    def _upload_waits(self) -> None:
+    def upload_waits(self) -> None:
         """The agent is to send more: that is not for the upstream's time."""
         if self._phase is Phase.HEAD:
             self.deadline, self.late_for = self._until, "total"
 
-    def _stop_upload(self) -> None:
-        if self._upload is not None:
-            self.stopping = True
-            self._upload.cancel()
-
-    def _upload_ended(self, upload: asyncio.Task[None]) -> None:
-        self._upload = None
-        if upload.cancelled():
-            return
-        error = upload.exception()
-        if error is not None:
-            self.fail(error)
+    def upload_whole(self) -> None:
+        """From here on the upstream has its time to answer."""
+        if self._phase is Phase.HEAD:
+            assert self._timing is not None
+            self._expect("first_byte", self._timing.first_byte, self._home.clock())
 
     # asyncio's side.
 
@@ -395,36 +312,19 @@ class Connection(asyncio.BufferedProtocol):
 
     def _read_head(self, data: bytes) -> None:
         self.heard = True
-        limits = self._home.limits
-        start = 0
-        if self._partial is not None:
-            start = max(len(self._partial) - 3, 0)
-            self._partial += data
-            end = self._partial.find(b"\r\n\r\n", start)
-            if end >= 0:
-                data = bytes(self._partial)
-        else:
-            end = data.find(b"\r\n\r\n")
-        if end < 0:
-            if self._partial is None:
-                self._partial = bytearray(data)
-            if len(self._partial) > limits.max_header:
-                raise Faulty("header_too_large")
-            if not _PREFIX.startswith(self._partial[:7]) or self._partial.find(b"\n\n", start) >= 0:
-                raise Faulty("protocol")  # it will never become a head: no need to wait for more
-            return
-        self._partial = None
         exchange, answered = self._exchange, self._answered
         assert exchange is not None
         assert answered is not None
-        raw, rest = data[: end + 4], data[end + 4 :]
-        head = read_head(raw, exchange.method, limits)
+        found = self._reader.feed(data, exchange.method)
+        if found is None:
+            return
+        head, rest = found
         if head.status < 200 and not (head.status == 101 and exchange.upgrade):
             self._interim += 1
             if head.status == 101 or self._interim > _INTERIM:
                 raise Faulty("protocol")
-            if head.status == 100 and self._go_on is not None and not self._go_on.done():
-                self._go_on.set_result(None)
+            if head.status == 100 and self._upload is not None:
+                self._upload.go_on()
             if rest:
                 self._read_head(rest)
             return
@@ -439,10 +339,11 @@ class Connection(asyncio.BufferedProtocol):
         self._answer = answer = Answer(head, exchange, self)
         self._head = head
         self._keep = head.keep_alive
-        if not self._sent and (head.status >= 400 or self._go_on is not None):
+        upload = self._upload
+        if upload is not None and not upload.whole and (head.status >= 400 or upload.held):
             # An answer that refuses the body, or did not wait for it: stop sending (RFC 9112 §9.3, 9.6).
             self._keep = False
-            self._stop_upload()
+            upload.stop()
         answered.set_result(answer)
         framing = head.framing
         if head.status == 101:
@@ -505,19 +406,20 @@ class Connection(asyncio.BufferedProtocol):
         self._answer = self._answered = self._exchange = self._head = self._chunks = None
         answer.complete()
         transport = self._transport
-        if surplus or not self._keep or not self._sent or transport is None or transport.is_closing():
+        if (
+            surplus
+            or not self._keep
+            or transport is None
+            or transport.is_closing()
+            or transport.get_write_buffer_size()
+            or (self._upload is not None and not self._upload.whole)
+        ):
             self.discard()
             return
         if self._paused:
             self._paused = False
             transport.resume_reading()
         self.served += 1
+        self._upload = None
         self._phase = Phase.IDLE
         self._home.release(self, None if head.patience is None else head.patience * 0.8)
-
-
-async def _slices(body: bytes) -> AsyncGenerator[bytes, None]:
-    """A large body in pieces, so that no more than a piece waits in the transport."""
-    view = memoryview(body)
-    for at in range(0, len(view), _SLICE * 4):
-        yield bytes(view[at : at + _SLICE * 4])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Hashable
 from dataclasses import dataclass, field
+from math import inf
 from typing import NamedTuple, Protocol
 
 from authproxy.core.errors import UpstreamTimeout, UpstreamUnreachable
@@ -28,6 +29,18 @@ class Patience(Protocol):
     def idle(self) -> float | None: ...
     @property
     def total(self) -> float | None: ...
+
+
+class Timing:
+    """The seconds of one exchange, the configuration's filled in; `inf` where there is no limit."""
+
+    __slots__ = ("connect", "first_byte", "idle", "total")
+
+    def __init__(self, connect: float, first_byte: float, idle: float, total: float) -> None:
+        self.connect = connect
+        self.first_byte = first_byte
+        self.idle = idle or inf
+        self.total = total or inf
 
 
 @dataclass(slots=True)

@@ -32,8 +32,10 @@ class _Lane:
         """The most recently used idle connection of the partition that is fit to serve."""
         stack = self.idle.get(partition)
         while stack:
-            connection = stack[-1]
-            self.drop(connection)
+            connection = stack.pop()
+            del self.aging[connection]
+            if not stack:
+                del self.idle[partition]
             if connection.fit():
                 return connection
             connection.discard()

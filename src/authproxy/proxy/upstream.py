@@ -10,9 +10,9 @@ from authproxy.core.config import Limits, Timeouts
 from authproxy.core.errors import UpstreamUnreachable
 from authproxy.egress import EgressGuard
 from authproxy.proxy.answer import Answer
-from authproxy.proxy.connection import Connection, Timing
+from authproxy.proxy.connection import Connection
 from authproxy.proxy.dial import client_context, dial
-from authproxy.proxy.exchange import Exchange, Origin, Patience
+from authproxy.proxy.exchange import Exchange, Origin, Patience, Timing
 from authproxy.proxy.pool import Pool
 
 __all__ = ["Answer", "Exchange", "Origin", "Upstream"]
@@ -102,8 +102,7 @@ class Upstream:
             connection.discard()
             await connection.upload_stopped()
             raise
-        if connection.stopping:
-            await connection.upload_stopped()
+        await connection.upload_stopped()
         return answer
 
     async def _dial(self, origin: Origin, build: Callable[[], Connection]) -> Connection:
