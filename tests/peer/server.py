@@ -19,8 +19,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 SEEN: list[dict[str, Any]] = []
 LOCK = threading.Lock()
 LOGIN = (
-    "<form method=post>{% csrf_token %}{% for f in form %}{{ f }}{% endfor %}<input type=hidden name=next value='{{ next }}'>"
-    "</form>"
+    "<form method=post>{% csrf_token %}{% for f in form %}{{ f }}{% endfor %}"
+    "<input type=hidden name=next value='{{ next }}'></form>"
 )
 
 

@@ -143,7 +143,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
             vendor: {"upstream": f"http://{host}:{api.port}", "provider": "kit", "scopes": ["read"]}
             for vendor, host in hosts.items()
         },
-        "refresh": {"forced_interval": 0},
+        "refresh": {"forced_interval": 0, "leash": 0.2},
         "egress": {"allow": ["127.0.0.0/8"]},
     }
     try:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
+import time
 import urllib.request
+import warnings
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,7 +17,20 @@ import pytest
 from tests.sdk.conftest import Bench
 
 USER = {"X-User-ID": "alice"}
-pytestmark = pytest.mark.scenario("G24", "D14")
+pytestmark = [
+    pytest.mark.scenario("G24", "D14"),
+    # Some of these libraries leave their sockets to the garbage collector.
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _collected() -> Iterator[None]:
+    """Theirs to leak, and not the next test's to be blamed for."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
@@ -169,7 +186,11 @@ def test_an_agent_key_fits_wherever_a_library_keeps_one(at: Bench, slot: str) ->
         "x-authproxy-key": {"X-Authproxy-Key": key},
         "proxy-basic": {"Proxy-Authorization": f"basic {proof}"},
     }[slot]
-    assert requests.get(at.base("plain") + "/k", headers=headers, timeout=10).status_code == 200
+    deadline = time.monotonic() + 2
+    while (answer := requests.get(at.base("plain") + "/k", headers=headers, timeout=10)).status_code == 407:
+        assert time.monotonic() < deadline, answer.text
+        time.sleep(0.02)  # made by another process: known here within the leash
+    assert answer.status_code == 200, answer.text
     at.took()
     stranger = {**headers, "X-User-ID": "bob"}
     refused = requests.get(at.base("plain") + "/k", headers=stranger, timeout=10)
