@@ -1,0 +1,175 @@
+"""Commands by themselves: help, usage, configuration, and what `serve` refuses before it listens."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from authproxy.cli.console import span
+from authproxy.cli.door import COMMANDS
+from authproxy.cli.spans import instant, seconds
+from tests.cli.conftest import Run
+
+GOOD = """\
+version: 1
+public_url: https://auth.example.com
+identity:
+  callers:
+    - {kind: loopback, agent: local}
+providers:
+  google: {client_id: env:GOOGLE_CLIENT_ID, client_secret: env:GOOGLE_CLIENT_SECRET}
+routes:
+  gmail: {scopes: ["https://www.googleapis.com/auth/gmail.readonly"]}
+"""
+SECRETS = {"GOOGLE_CLIENT_ID": "id", "GOOGLE_CLIENT_SECRET": "CANARY-client-secret"}
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    file = tmp_path / "routes.yaml"
+    file.write_text(GOOD)
+    return file
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_examples(command: Run, name: str) -> None:
+    told = command(name, "--help")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "examples:" in told.stdout
+    assert f"authproxy {name}" in told.stdout
+
+
+def test_help_usage_and_version(command: Run) -> None:
+    assert command("--help").returncode == 0
+    assert command("--version").stdout.startswith("authproxy 0.")
+    for words in (
+        (),
+        ("nothing",),
+        ("serve", "--nothing"),
+        ("agents",),
+        ("audit", "query", "--since", "yesterday"),
+    ):
+        assert command(*words).returncode == 2, words
+
+
+def test_keys_generate(command: Run) -> None:
+    first, second = command("keys", "generate"), command("keys", "generate")
+    assert re.fullmatch(r"[A-Za-z0-9_-]{43}\n", first.stdout)
+    assert first.stdout != second.stdout
+
+
+@pytest.mark.scenario("C01")
+def test_check_says_what_to_register(command: Run, good: Path) -> None:
+    told = command("check", **SECRETS)
+    assert told.returncode == 0, told.stderr
+    assert "https://auth.example.com/callback/google" in told.stdout
+
+
+def test_check_names_every_fault_with_file_line_and_path(command: Run, good: Path) -> None:
+    good.write_text(GOOD.replace("kind: loopback", "kind: loopbak") + "timeouts: {connect: -1}\nrutes: {}\n")
+    told = command("check", **SECRETS)
+    assert told.returncode == 2
+    lines = told.stderr.splitlines()
+    assert any(re.search(r"routes\.yaml:5: identity\.callers\[0\]\.kind: ", line) for line in lines), lines
+    assert any("routes.yaml:10: timeouts.connect: " in line for line in lines), lines
+    assert any("routes.yaml:11: rutes: " in line for line in lines), lines
+    as_json = json.loads(command("check", "--json", **SECRETS).stdout)
+    assert as_json["well"] is False
+    assert {fault["line"] for fault in as_json["faults"]} == {5, 10, 11}
+
+
+def test_check_finds_its_file_by_option_and_by_environment(command: Run, good: Path) -> None:
+    moved = good.rename(good.with_name("other.yaml"))
+    told = command("check", **SECRETS)
+    assert told.returncode == 2
+    assert "--config" in told.stderr
+    assert command("check", "--config", str(moved), **SECRETS).returncode == 0
+    assert command("check", AUTHPROXY_CONFIG=str(moved), **SECRETS).returncode == 0
+    assert command("check", "--config", "none.yaml", AUTHPROXY_CONFIG=str(moved), **SECRETS).returncode == 2
+
+
+def test_the_environment_is_stricter_where_it_is_production(command: Run, good: Path) -> None:
+    assert command("check").returncode == 0
+    for words, environ in (
+        (("--environment", "production"), {}),
+        ((), {"AUTHPROXY_ENVIRONMENT": "production"}),
+    ):
+        told = command("check", *words, **environ)
+        assert told.returncode == 2, told
+        assert "GOOGLE_CLIENT_SECRET" in told.stderr
+    told = command("check", AUTHPROXY_ENVIRONMENT="prod")
+    assert told.returncode == 2
+    assert "AUTHPROXY_ENVIRONMENT" in told.stderr
+
+
+def test_the_schema_is_one(command: Run) -> None:
+    schema = json.loads(command("check", "--schema").stdout)
+    assert schema["additionalProperties"] is False
+    assert {"routes", "providers", "identity"} <= schema["properties"].keys()
+
+
+@pytest.mark.parametrize(
+    ("words", "environ", "says"),
+    [
+        (("--listen", "0.0.0.0:0"), {}, "loopback callers only"),
+        (("--listen", "nonsense"), {}, "HOST:PORT"),
+        (("--control", "unix:relative"), {}, "unix:/absolute"),
+        (("--store", "redis://x"), {}, "redis"),
+        (("--environment", "production"), {"AUTHPROXY_KEYS": ""}, "sealing key"),
+        ((), {"AUTHPROXY_KEYS": "short"}, "43 characters"),
+        ((), {"AUTHPROXY_LOG_LEVEL": "loud"}, "AUTHPROXY_LOG_LEVEL"),
+        (("--expect-data",), {}, "no store"),
+        ((), {"AUTHPROXY_EXPECT_DATA": "1"}, "no store"),
+    ],
+)
+@pytest.mark.scenario("E11", "C11")
+def test_serve_refuses_and_says_what_to_do(
+    command: Run, good: Path, words: tuple[str, ...], environ: dict[str, str], says: str
+) -> None:
+    told = command("serve", *words, **{**SECRETS, **environ})
+    assert told.returncode in (1, 2), told
+    assert says in told.stderr
+    assert "Traceback" not in told.stderr
+    assert "CANARY" not in told.stderr
+
+
+def test_serve_beyond_this_machine_needs_keys_and_a_word(command: Run, good: Path) -> None:
+    good.write_text(GOOD.replace("- {kind: loopback, agent: local}", "- {kind: api_key}"))
+    told = command("serve", "--listen", "0.0.0.0:0", **SECRETS)
+    assert told.returncode == 2
+    assert "--allow-plaintext" in told.stderr
+
+
+def test_commands_do_not_take_a_mistyped_path_for_an_empty_store(command: Run, good: Path) -> None:
+    for words in (
+        ("connections", "list"),
+        ("explain", "alice", "google"),
+        ("audit", "verify"),
+        ("agents", "list"),
+    ):
+        told = command(*words, "--store", "sqlite:///typo.db", **SECRETS)
+        assert told.returncode == 2, words
+        assert "typo.db" in told.stderr
+        assert not (good.parent / "typo.db").exists()
+
+
+def test_connect_needs_a_provider_that_is_configured(command: Run, good: Path) -> None:
+    told = command("connect", "goggle", "--user", "alice", **SECRETS)
+    assert told.returncode == 2
+    assert "provider" in told.stderr
+
+
+def test_spans_and_instants() -> None:
+    assert [seconds(text) for text in ("90d", "12h", "1h30m", "45s", "2w")] == [
+        7776000,
+        43200,
+        5400,
+        45,
+        1209600,
+    ]
+    assert instant("1h", 10_000) == 6400
+    assert instant("2026-03-01", 0) == instant("2026-03-01T01:00+01:00", 0)
+    assert [span(n) for n in (0, 61, 3600, 90061)] == ["0s", "1m 1s", "1h", "1d 1h"]
