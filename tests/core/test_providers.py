@@ -1,5 +1,6 @@
 """The packaged provider data, and what becomes of it with the operator's choices."""
 
+import re
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -76,6 +77,9 @@ def test_an_entry_is_whole(name: str, entry: Entry) -> None:
     for url in asdict(provider.endpoints).values():
         assert url is None or urlsplit(url).scheme == "https"
         assert url is None or "{" not in url.replace("{client_id}", "")
+    for header, value in (*entry.api.required_headers.items(), *entry.client_auth.headers.items()):
+        assert re.fullmatch(r"[A-Za-z-]+", header)
+        assert re.fullmatch(r"[!-~]+", value), "these are sent as they stand"
     for host in provider.api_hosts:
         assert host == host.lower()
         assert "*" not in host
@@ -115,8 +119,6 @@ def test_tokens_go_to_no_token_endpoint_unhindered(name: str, entry: Entry) -> N
 
 
 def _globbed(path: str, glob: str) -> bool:
-    import re
-
     pattern = re.escape(glob).replace(r"\*\*", ".*").replace(r"\*", "[^/]*")
     return re.fullmatch(pattern, path) is not None
 

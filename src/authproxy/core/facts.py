@@ -74,7 +74,10 @@ class Api:
     upstream_from: str | None = None  # the field of the token answer that names this grant's own host
     header: str = "Authorization"
     scheme: str = "Bearer"
-    required_headers: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    required_headers: Mapping[str, str] = field(default_factory=lambda: EMPTY)  # as they can be sent
+    expected_headers: Mapping[str, str] = field(
+        default_factory=lambda: EMPTY
+    )  # what agents must send, in words
     credential_paths: tuple[str, ...] = ()
 
 
@@ -110,7 +113,7 @@ class Authorization:
     consent_params: Mapping[str, str] = field(default_factory=lambda: EMPTY)  # to have the user asked again
     scope_param: str = "scope"
     scope_separator: str = " "
-    login_hint_param: str | None = None
+    login_hint_param: str | None = None  # only where it takes the account id that is kept with a grant
     code_params: Mapping[str, str] = field(default_factory=lambda: EMPTY)  # added to the code exchange
     refresh_params: Mapping[str, str] = field(default_factory=lambda: EMPTY)  # added to the refresh
     # repeated at the refresh although RFC 6749 section 6 lets it be left out: scope, redirect_uri, resource
