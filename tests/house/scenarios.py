@@ -69,7 +69,7 @@ def table() -> str:
         if scenario[0] != group:
             group = scenario[0]
             lines.append("\n| scenario | what happens | tests |\n|---|---|---|\n")
-        cell = "<br>".join(f"`{test}`" for test in sorted(set(tests.get(scenario, ())))) or "–"
+        cell = "<br>".join(f"`{test}`" for test in sorted(set(tests.get(scenario, ())))) or "-"
         lines.append(f"| {scenario} | {name} | {cell} |\n")
     return "".join(lines)
 
