@@ -14,7 +14,7 @@ REFERENCE = r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+"
 
 
 class Setting(NamedTuple):
-    """One row: `routes.<name>.allow[].methods`, what may be written, what holds if nothing is, and the sentence."""
+    """One row: `routes.*.allow[].methods`, what may be written, what holds if nothing is, and the sentence."""
 
     path: str
     type: str
@@ -110,11 +110,11 @@ def _rows(kind: type[Any], path: str) -> Iterator[Setting]:
         hint = _alternatives(hints[field.name])[0]
         inner = get_args(hint)[1 if _is_mapping(hint) else 0] if _is_list(hint) or _is_mapping(hint) else hint
         below += "[]" if _is_list(hint) and is_dataclass(inner) else ""
-        below += ".<name>" if _is_mapping(hint) and is_dataclass(inner) else ""
+        below += ".*" if _is_mapping(hint) and is_dataclass(inner) else ""
         if is_dataclass(inner) and isinstance(inner, type):
             yield from _rows(inner, below)
         else:
-            yield Setting(below, _words(hints[field.name]), _default(field), _sentence(field.metadata["doc"]))
+            yield Setting(below, _words(hints[field.name]), _default(field), _said(field.metadata["doc"]))
 
 
 def _words(hint: Any) -> str:
