@@ -35,6 +35,7 @@ from authproxy.faces.api import Api
 from authproxy.faces.connect import Connect
 from authproxy.faces.edge import Names, application
 from authproxy.faces.health import Health
+from authproxy.faces.listener import Runner
 from authproxy.metrics import Metrics
 from authproxy.store.audit import Trail
 from authproxy.store.keys import load_keyring
@@ -193,7 +194,7 @@ class App:
         web_app = application(
             [*api.routes(), *connect.routes(), *Health(self.control).routes()], names=self.names
         )
-        runner = web.AppRunner(
+        runner = Runner(
             web_app, access_log=None, handle_signals=False, shutdown_timeout=self.config.timeouts.shutdown
         )
         await runner.setup()

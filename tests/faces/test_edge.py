@@ -11,6 +11,7 @@ from aiohttp import web
 
 from authproxy.core.errors import CallerUnknown, StoreUnavailable
 from authproxy.faces.edge import Names, application, is_local
+from authproxy.faces.listener import Runner
 
 PUBLIC = "https://auth.example.com"
 NAMES = Names(PUBLIC)
@@ -49,7 +50,7 @@ async def port() -> AsyncIterator[int]:
         ],
         names=NAMES,
     )
-    runner = web.AppRunner(app, access_log=None)
+    runner = Runner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     yield runner.addresses[0][1]
@@ -179,3 +180,52 @@ async def test_browsers_get_a_page_on_their_paths(port: int) -> None:
 async def test_an_odd_request_id_is_not_taken_over(port: int) -> None:
     _, headers, _ = await ask(port, "GET /v1/local", "Host: localhost", "X-Request-ID: a b\t<c>")
     assert headers["x-request-id"].isalnum()
+
+
+@pytest.mark.scenario("F02", "F08")
+@pytest.mark.parametrize(
+    ("raw", "status", "code"),
+    [
+        (b"CANARY\r\n\r\n", 400, "bad_request"),
+        (b"GET /callback/x HTTP/1.1\r\nHost: a\r\nAuthorization CANARY\r\n\r\n", 400, "bad_request"),
+        (
+            b"GET /callback/x?code=CANARY" + b"x" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+            431,
+            "header_too_large",
+        ),
+        (b"GET /CANARY HTTP/1.1\r\nHost: a\r\nHost: CANARY\r\n\r\n", 400, "bad_request"),
+        (
+            b"POST /v1/echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nCANARY\r\n",
+            400,
+            "bad_request",
+        ),
+    ],
+)
+async def test_what_cannot_be_read_is_quoted_nowhere(
+    port: int, raw: bytes, status: int, code: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(raw)
+    answer = (await reader.read()).decode()
+    writer.close()
+    await writer.wait_closed()
+    assert answer.startswith((f"HTTP/1.0 {status} ", f"HTTP/1.1 {status} "))
+    assert f"X-Authproxy-Error: {code}\r\n" in answer
+    assert "X-Request-ID: " in answer
+    told = capfd.readouterr()
+    assert "CANARY" not in answer + told.out + told.err
+
+
+async def test_a_body_that_breaks_off_is_the_senders_fault(
+    port: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST /v1/echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+    await writer.drain()
+    writer.write(b"CANARY\r\n")
+    answer = (await reader.read()).decode()
+    writer.close()
+    await writer.wait_closed()
+    assert " 400 " in answer.splitlines()[0]
+    told = capfd.readouterr()
+    assert "CANARY" not in answer + told.out + told.err

@@ -128,6 +128,9 @@ def application(
             code, response = plain.code, refuse(request, plain, status=told.status)
             if isinstance(told, web.HTTPMethodNotAllowed):
                 response.headers["Allow"] = ", ".join(sorted(told.allowed_methods))
+        except (web.RequestPayloadError, ConnectionError):
+            broken = BadRequest("The request body broke off or is not well-formed", reason="body")
+            code, response = broken.code, refuse(request, broken)
         except Exception:
             # This listener's one edge: a fault of ours is logged whole and told as `internal`.
             log.exception("control_fault", request_id=request_id, route=_route(request))
