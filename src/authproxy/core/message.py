@@ -99,7 +99,11 @@ def authority_of(raw: bytes) -> tuple[str, int]:
 
 
 # Fields that never go on as they came; the walk writes its own Host and framing, and the one Authorization.
-_TAKEN = _HOP_BY_HOP | {b"host", b"content-length", b"expect", b"authorization", b"cookie", b"cookie2"}
+# Some servers take X-Original-URL for the target, which policy has not judged.
+_TAKEN = _HOP_BY_HOP | {
+    *(b"host", b"content-length", b"expect", b"authorization", b"cookie", b"cookie2"),
+    *(b"x-original-url", b"x-rewrite-url"),
+}
 _CREDENTIALS = (b"authorization", b"proxy-authorization", b"x-authproxy-key")
 
 

@@ -203,11 +203,18 @@ class Walk:
     def _judge(self, route: Route, method: str, path: bytes, fields: RequestFields, entry: Entry) -> None:
         if method == "TRACE":
             raise PolicyDenied("TRACE would reflect the credential", reason="trace", status=405)
-        decision = policy.decide(route, method, path)
+        overrides = [
+            value.decode("latin-1")
+            for name, value in fields.lines
+            if name[:1] in b"xX" and name.lower() in policy.METHOD_OVERRIDES
+        ]
+        decision = policy.decide(route, method, path, overrides)
         if not decision.allowed:
             raise PolicyDenied(
                 f"route {route.name} does not allow {method} on this path", reason=decision.reason
             )
+        if not route.api_host:
+            raise EgressBlocked(f"route {route.name} leads to no host of its provider")
         if route.max_body and fields.content_length is not None and fields.content_length > route.max_body:
             raise BodyTooLarge(f"the request body is over {route.max_body} bytes")
         entry.host = route.host
