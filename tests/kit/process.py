@@ -64,7 +64,11 @@ class Proxy:
         (home / ".netrc").chmod(0o600)
         dead = f"http://127.0.0.1:{free_port()}"
         self.env = {
-            **{name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ},
+            **{
+                name: os.environ[name]
+                for name in ("PATH", "LANG", "TMPDIR", "PYTHONPATH")
+                if name in os.environ
+            },
             "HOME": str(home),
             "HTTP_PROXY": dead,
             "HTTPS_PROXY": dead,

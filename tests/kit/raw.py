@@ -88,7 +88,11 @@ class Wire:
         sock.setblocking(False)
         if buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+        except BaseException:
+            sock.close()
+            raise
         limit = 2**22 if buffer is None else buffer
         return cls(*await asyncio.open_connection(sock=sock, limit=limit))
 
@@ -199,6 +203,13 @@ class Wire:
         self.writer.close()
         with contextlib.suppress(ConnectionError):
             await self.writer.wait_closed()
+
+
+async def until(true: Callable[[], bool], seconds: float = 5.0) -> None:
+    """Waits for what another process or thread brings about and does not announce."""
+    async with asyncio.timeout(seconds):
+        while not true():  # noqa: ASYNC110 - there is nothing to be told by
+            await asyncio.sleep(0.01)
 
 
 Script = Callable[["Upstream", Wire], Awaitable[None]]
