@@ -154,6 +154,13 @@ def test_connection_can_not_remove_what_we_write_ourselves() -> None:
     assert fields.users == [b"alice"]
 
 
+@pytest.mark.scenario("F09")
+def test_a_credential_field_of_the_provider_s_own_is_ours_alone() -> None:
+    fields = read_request_fields([(b"x-shopify_access-TOKEN", b"theirs"), (b"X-Other", b"1")], USER)
+    head = request_head("GET", b"/", b"", b"h", fields, b"t", (), b"X-Shopify-Access-Token")
+    assert head == b"GET / HTTP/1.1\r\nHost: h\r\nX-Other: 1\r\nX-Shopify-Access-Token: t\r\n\r\n"
+
+
 @pytest.mark.scenario("G04")
 @pytest.mark.parametrize(
     "framing",

@@ -227,14 +227,18 @@ def request_head(
     fields: RequestFields,
     credential: bytes,
     cookies: Sequence[bytes] = (),
+    credential_field: bytes = b"Authorization",
 ) -> bytes:
     """The request head as it goes upstream: our version, our Host, our framing; the credential last, once.
 
-    `cookies` are the agent's, where the route lets them through.
+    `cookies` are the agent's, where the route lets them through. `credential_field` is where the provider wants
+    its token; what the agent sent under that name is dropped.
     """
     parts = [method.encode("ascii"), b" ", path, query, b" HTTP/1.1\r\nHost: ", authority, b"\r\n"]
+    own = credential_field.lower()
     for name, value in fields.lines:
-        parts += (name, b": ", value, b"\r\n")
+        if len(name) != len(own) or name.lower().replace(b"_", b"-") != own:
+            parts += (name, b": ", value, b"\r\n")
     for value in cookies:
         parts += (b"Cookie: ", value, b"\r\n")
     if fields.chunked:
@@ -243,7 +247,7 @@ def request_head(
         parts.append(b"Content-Length: %d\r\n" % fields.content_length)
     if fields.expects_continue:
         parts.append(b"Expect: 100-continue\r\n")
-    parts += (b"Authorization: ", credential, b"\r\n\r\n")
+    parts += (credential_field, b": ", credential, b"\r\n\r\n")
     return b"".join(parts)
 
 

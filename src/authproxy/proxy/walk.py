@@ -287,6 +287,7 @@ class Walk:
             fields,
             usable.header,
             fields.cookies if route.send_cookies else (),
+            provider.token_header.encode("ascii"),
         )
         exchange = Exchange(
             origin=origin,
