@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -136,6 +137,7 @@ class Broker:
             self.refresher,
             changed=lambda key: self.tokens.forget_key(key),
             clock=self.clock.wall,
+            pause=lambda _seconds: asyncio.sleep(0),
         )
 
     def configure(self, **sections: Any) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -20,6 +21,8 @@ from authproxy.core.secret import Secret
 from authproxy.store.vault import Vault
 
 log = structlog.get_logger()
+
+REVOKE_PAUSES = (0.5, 2.0)  # seconds before each further try to give a grant back
 
 SOLE_OWNER = (
     "authproxy now owns this refresh token. Whatever held it before must stop using it: two owners of a rotating "
@@ -47,6 +50,7 @@ class Grants:
         *,
         changed: Callable[[ConnectionKey], None],
         clock: Callable[[], float] = time.time,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._vault = vault
         self._registrations = registrations
@@ -54,6 +58,7 @@ class Grants:
         self._refresher = refresher
         self._changed = changed
         self._clock = clock
+        self._pause = pause
 
     async def disconnect(
         self, connection_id: str, *, tenant: str | None, agent: str | None = None
@@ -153,7 +158,13 @@ class Grants:
         if client.client_id != connection.client_id:
             log.warning("revocation.failed", provider=connection.key.provider, reason="client_changed")
             return Revoked.FAILED
-        return await revoke(self._endpoint, provider, client, tokens)
+        revoked = await revoke(self._endpoint, provider, client, tokens)
+        for pause in REVOKE_PAUSES:
+            if revoked is not Revoked.FAILED:
+                break
+            await self._pause(pause)
+            revoked = await revoke(self._endpoint, provider, client, tokens)
+        return revoked
 
     def _event(
         self,
