@@ -26,6 +26,7 @@ from authproxy.core.errors import (
 )
 from authproxy.core.model import Connection, ConnectionKey, State, Usable
 from authproxy.core.providers import Provider
+from authproxy.core.scrub import needles_of
 from authproxy.core.secret import Secret
 from authproxy.store.vault import Vault
 
@@ -286,6 +287,7 @@ class Tokens:
         provider = self._registrations.resting(connection.key.provider)
         expires_at = connection.expires_at
         margin = self._margin(provider, connection)
+        header = bearer(provider, access)
         usable = Usable(
             connection_id=connection.id,
             key=connection.key,
@@ -293,8 +295,9 @@ class Tokens:
             expires_at=expires_at,
             scopes=frozenset(connection.scopes),
             extra=connection.extra,
-            header=bearer(provider, access),
+            header=header,
             secret=access,
+            needles=needles_of(header.rpartition(b" ")[2]),
         )
         early = provider.facts.refresh_token.early
         return _Entry(
