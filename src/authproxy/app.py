@@ -16,6 +16,7 @@ from aiohttp import web
 
 from authproxy.broker.endpoint import Endpoint
 from authproxy.broker.flows import Flows
+from authproxy.broker.grants import Grants
 from authproxy.broker.refresh import Refresher
 from authproxy.broker.registrations import Registrations
 from authproxy.broker.tokens import Tokens
@@ -114,6 +115,14 @@ class App:
             self.refresher,
             lambda: self.config,
             link_for=self.flows.link_for,
+            clock=clock,
+        )
+        self.grants = Grants(
+            vault,
+            self.registrations,
+            self.endpoint,
+            self.refresher,
+            changed=self.tokens.forget_key,
             clock=clock,
         )
         self.trail = Trail(
@@ -279,9 +288,7 @@ class App:
             scopes[route.provider] = tuple(dict.fromkeys([*known, *route.scopes]))
         return Control(
             consent=Consent(self.flows, self.vault, self.registrations, route_scopes=scopes),
-            connections=Connections(
-                self.vault, self.tokens, self.registrations, self.endpoint, clock=self.clock
-            ),
+            connections=Connections(self.vault, self.grants, clock=self.clock),
             agents=Agents(self.vault, changed=self._agents_changed, clock=self.clock),
             audit=Audit(self.vault, self.trail),
             metrics=self.metrics,

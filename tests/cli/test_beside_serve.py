@@ -115,7 +115,7 @@ def test_import_proves_the_token_and_disconnect_gives_it_back(serving: Proxy, pr
     assert len(grant.refresh) == 2
     twice = run(serving, "connections", "import", "kit", "--user", "frank", stdin="x\n")
     assert twice.returncode == 2
-    assert "connected to kit already" in twice.stderr
+    assert "--replace" in twice.stderr
     con = json.loads(run(serving, "connections", "list", "--json", "--user", "frank").stdout)[0]["id"]
     gone = run(serving, "connections", "disconnect", con)
     assert gone.returncode == 0, gone.stderr

@@ -8,8 +8,9 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from authproxy.cli.console import DONE, NOT_WELL, Stop, facts, instant, say, say_json, span, table
+from authproxy.cli.console import DONE, NOT_WELL, Stop, complain, facts, instant, say, say_json, span, table
 from authproxy.cli.options import json_option, store_options, tenant_option
+from authproxy.core.errors import BadRequest
 from authproxy.core.model import DEFAULT_ACCOUNT, Connection, ConnectionKey, State
 from authproxy.core.secret import Secret
 
@@ -109,38 +110,43 @@ async def _refresh(control: Control, args: argparse.Namespace, _secret: Secret |
 
 
 async def _disconnect(control: Control, args: argparse.Namespace, _secret: Secret | None) -> int:
+    from authproxy.broker.revocation import Revoked
     from authproxy.cli.session import operator
-    from authproxy.control.connections import Outcome
 
     done = await control.connections.disconnect(operator(args.tenant), args.id)
     if args.json:
         say_json(
             {
                 "id": done.connection.id,
-                "state": str(done.connection.state),
-                "revoked_upstream": str(done.revoked),
+                "state": "disconnected",
+                "revoked_upstream": str(done.revoked_upstream),
             }
         )
     else:
         key = done.connection.key
         told = {
-            Outcome.YES: f"{key.provider} has revoked the grant",
-            Outcome.FAILED: f"{key.provider} did not confirm the revocation: {key.user} should remove the app there",
-            Outcome.UNSUPPORTED: f"{key.provider} has no revocation endpoint: {key.user} can remove the app there",
-            Outcome.NOTHING_HELD: "nothing was held that could be revoked",
-        }[done.revoked]
+            Revoked.YES: f"{key.provider} has revoked the grant",
+            Revoked.FAILED: f"{key.provider} did not confirm the revocation: {key.user} should remove the app there",
+            Revoked.UNSUPPORTED: f"{key.provider} has no revocation endpoint: {key.user} can remove the app there",
+        }[done.revoked_upstream]
         say(f"{done.connection.id} ({key.user} at {key.provider}) is disconnected; {told}")
-    return NOT_WELL if done.revoked is Outcome.FAILED else DONE
+    return NOT_WELL if done.revoked_upstream is Revoked.FAILED else DONE
 
 
 async def _import(control: Control, args: argparse.Namespace, secret: Secret | None) -> int:
+    from authproxy.broker.grants import SOLE_OWNER
     from authproxy.cli.session import operator
 
     assert secret is not None
     key = ConnectionKey(args.tenant, args.user, args.provider, args.account)
-    connection = await control.connections.import_(
-        operator(args.tenant), key, secret, scopes=tuple(args.scopes), replace=args.replace
-    )
+    try:
+        connection = await control.connections.import_(
+            operator(args.tenant), key, secret, scopes=tuple(args.scopes), replace=args.replace
+        )
+    except BadRequest as refusal:
+        hint = "; --replace takes the new token instead" if refusal.reason == "already_connected" else ""
+        raise Stop(f"{refusal.title}{hint}") from None
+    complain(SOLE_OWNER)
     return _shown(connection, args)
 
 

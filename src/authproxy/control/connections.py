@@ -2,66 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import builtins
-import uuid
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, Final
+from collections.abc import Callable
 
-from authproxy.broker.endpoint import Endpoint
-from authproxy.broker.registrations import Registrations
-from authproxy.broker.revocation import Revoked, revoke
-from authproxy.broker.tokens import Tokens
+from authproxy.broker.grants import Disconnected, Grants
+from authproxy.broker.outcome import Ended, Fresh, Later, Outcome, Wrong
 from authproxy.control.consent import speak_for
 from authproxy.control.explain import Explanation, explain
 from authproxy.control.operators import demand_operator
-from authproxy.core.errors import BadRequest, ConnectionExpired, NotFound, Refusal
-from authproxy.core.model import Caller, Connection, ConnectionKey, Event, NewGrant, State, TokenSet
+from authproxy.core.errors import (
+    BadRequest,
+    ConnectionExpired,
+    NotFound,
+    ProviderMisconfigured,
+    ProviderUnavailable,
+)
+from authproxy.core.model import Caller, Connection, ConnectionKey, State
 from authproxy.core.secret import Secret
 from authproxy.store.vault import Vault
-
-REVOKE_PAUSES: Final = (0.5, 2.0, 5.0)
-"""Seconds before each further try to give a token back; after that the answer says that it failed."""
-
-
-class Outcome(StrEnum):
-    """What became of the grant at the provider when a connection was ended here."""
-
-    YES = "yes"
-    FAILED = "failed"
-    UNSUPPORTED = "unsupported"
-    NOTHING_HELD = "nothing_held"
-
-
-@dataclass(frozen=True, slots=True)
-class Disconnected:
-    """The tombstone, and what became of the grant at the provider."""
-
-    connection: Connection
-    revoked: Outcome
 
 
 class Connections:
     """Each method takes the caller first; what is not the caller's is not there."""
 
-    def __init__(
-        self,
-        vault: Vault,
-        tokens: Tokens,
-        registrations: Registrations,
-        endpoint: Endpoint,
-        *,
-        clock: Callable[[], float],
-        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
+    def __init__(self, vault: Vault, grants: Grants, *, clock: Callable[[], float]) -> None:
         self._vault = vault
-        self._tokens = tokens
-        self._registrations = registrations
-        self._endpoint = endpoint
+        self._grants = grants
         self._clock = clock
-        self._pause = pause
 
     async def list(
         self,
@@ -84,34 +51,19 @@ class Connections:
         demand_operator(caller)
         return await self._own(caller, connection_id)
 
-    async def of(self, caller: Caller, key: ConnectionKey) -> Connection:
-        """The live connection of a key."""
-        demand_operator(caller)
-        found = await self._vault.find(key)
-        if found is None or key.tenant != caller.tenant:
-            raise NotFound(f"{key.user} has no connection at {key.provider}")
-        return found
-
     async def refresh(self, caller: Caller, connection_id: str) -> Connection:
         """Refresh now, whatever is left of the token's life; raises what a request would be told."""
         connection = await self.show(caller, connection_id)
-        return await self._refreshed(caller, connection)
+        if connection.state is not State.DISCONNECTED and not connection.refreshable:
+            raise BadRequest("It has no refresh token", reason="not_refreshable")
+        outcome = await self._grants.refresh(connection.id, tenant=caller.tenant)
+        _demand_fresh(connection.key, outcome)
+        return await self._own(caller, connection.id)
 
     async def disconnect(self, caller: Caller, connection_id: str) -> Disconnected:
-        """End it here at once, then give the grant back to the provider; says honestly what came of that (I09).
-
-        Here first: a provider that is slow or away must not keep the connection usable.
-        """
+        """End it here at once, then give the grant back to the provider; says honestly what came of that (I09)."""
         connection = await self.show(caller, connection_id)
-        event = self._event("connection.disconnected", caller, connection, {"by": caller.agent})
-        held = await self._vault.disconnect(connection.id, [event], reason="operator")
-        self._tokens.forget(connection.id)
-        outcome = Outcome.NOTHING_HELD
-        if held is not None:
-            outcome = await self._revoked(connection.key.provider, held)
-            told = self._event("connection.revoked", caller, connection, {"revoked_upstream": str(outcome)})
-            await self._vault.note([told])
-        return Disconnected(await self._own(caller, connection_id), outcome)
+        return await self._grants.disconnect(connection.id, tenant=caller.tenant, agent=caller.agent)
 
     async def import_(
         self,
@@ -127,52 +79,22 @@ class Connections:
         From then on it must be used nowhere else: two holders of one rotating token end each other (A29).
         """
         demand_operator(caller)
+        if key.tenant != caller.tenant:
+            raise NotFound(f"There is no tenant {key.tenant} here")
         speak_for(caller, key.user)
-        if not refresh_token:
-            raise BadRequest("No refresh token was given", reason="refresh_token")
-        self._registrations.asked(key.provider)
-        client = self._registrations.client(key.provider)
-        known = await self._vault.find(key)
-        if known is not None and known.state is State.ACTIVE and not replace:
+        outcome = await self._grants.take_over(key, refresh_token, scopes=scopes, replace=replace)
+        if isinstance(outcome, Ended):
+            reason = None if outcome.connection is None else outcome.connection.reason
             raise BadRequest(
-                f"{key.user} is connected to {key.provider} already ({known.id}); say so if it is to be replaced",
-                reason="already_connected",
-            )
-        now = int(self._clock())
-        grant = NewGrant(
-            key=key,
-            client_id=client.client_id,
-            grant_id=f"gra_{uuid.uuid4().hex}",
-            tokens=TokenSet(
-                access_token=Secret(""), refresh_token=refresh_token, expires_at=now - 1, scopes=scopes
-            ),
-            requested_scopes=scopes,
-            provider_account=None,
-            at=now,
-        )
-        event = Event(
-            kind="connection.imported",
-            at=now,
-            tenant=key.tenant,
-            user=key.user,
-            provider=key.provider,
-            account=key.account,
-            agent=caller.agent,
-            data={"scopes": list(scopes), "replaced": known is not None},
-        )
-        connection = await self._vault.keep_grant(grant, [event])
-        self._tokens.forget(connection.id)
-        try:
-            await self._tokens.token(key, scopes=(), agent=caller.agent)
-        except ConnectionExpired as dead:
-            raise BadRequest(
-                f"{key.provider} refuses this refresh token ({dead.reason or 'no reason given'}); "
+                f"{key.provider} refuses this refresh token ({reason or 'no reason given'}): "
                 "it was issued to another client, is spent, or has been revoked",
-                reason=dead.reason,
+                reason=reason,
                 provider=key.provider,
                 user=key.user,
-            ) from None
-        return await self._own(caller, connection.id)
+            )
+        _demand_fresh(key, outcome)
+        assert isinstance(outcome, Fresh)
+        return await self._own(caller, outcome.connection.id)
 
     async def explain(self, caller: Caller, connection_id: str) -> Explanation:
         """What happened to this connection, why, and what to do now."""
@@ -191,47 +113,32 @@ class Connections:
             connection = await self._vault.get(ids[-1], tenant=caller.tenant) if ids else None
         return explain(key, connection, events, now=int(self._clock()))
 
-    async def _refreshed(self, caller: Caller, connection: Connection) -> Connection:
-        usable = await self._tokens.token(connection.key, scopes=(), agent=caller.agent)
-        if usable.generation == connection.generation:
-            renewed = await self._tokens.renew(connection.key, usable, agent=caller.agent)
-            if renewed is None:
-                raise BadRequest(
-                    "It was not refreshed: it has no refresh token, or was refreshed a moment ago "
-                    "(refresh.forced_interval)",
-                    reason="not_refreshed",
-                )
-        return await self._own(caller, connection.id)
-
     async def _own(self, caller: Caller, connection_id: str) -> Connection:
         connection = await self._vault.get(connection_id, tenant=caller.tenant)
         if connection is None or not caller.allowed(connection.key.user):
             raise NotFound(f"There is no connection {connection_id} in tenant {caller.tenant}")
         return connection
 
-    async def _revoked(self, name: str, held: TokenSet) -> Outcome:
-        for number in range(len(REVOKE_PAUSES) + 1):
-            if number:
-                await self._pause(REVOKE_PAUSES[number - 1])
-            try:
-                provider = await self._registrations.provider(name)
-                outcome = await revoke(self._endpoint, provider, self._registrations.client(name), held)
-            except Refusal:  # the registration is gone or out of reach: nobody can be asked
-                outcome = Revoked.FAILED
-            if outcome is not Revoked.FAILED:
-                return Outcome(outcome)
-        return Outcome.FAILED
 
-    def _event(self, kind: str, caller: Caller, connection: Connection, data: Mapping[str, Any]) -> Event:
-        key = connection.key
-        return Event(
-            kind=kind,
-            at=int(self._clock()),
-            tenant=key.tenant,
-            user=key.user,
-            provider=key.provider,
-            account=key.account,
-            connection_id=connection.id,
-            agent=caller.agent,
-            data=data,
-        )
+def _demand_fresh(key: ConnectionKey, outcome: Outcome) -> None:
+    """What came of a refresh, in the words that a request would be told."""
+    match outcome:
+        case Fresh():
+            return
+        case Later(reason, retry_after):
+            raise ProviderUnavailable(
+                f"{key.provider} gives no new token now",
+                reason=reason,
+                provider=key.provider,
+                user=key.user,
+                retry_after=retry_after,
+            )
+        case Wrong(reason, advice):
+            raise ProviderMisconfigured(advice, reason=reason, provider=key.provider, user=key.user)
+        case Ended(connection):
+            raise ConnectionExpired(
+                f"{key.provider} has ended {key.user}'s grant: connect again",
+                reason=None if connection is None else connection.reason,
+                provider=key.provider,
+                user=key.user,
+            )

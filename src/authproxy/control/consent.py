@@ -73,8 +73,8 @@ class Consent:
 
     async def status(self, caller: Caller, authorization_id: str) -> Authorization:
         """By the id that `authorize` gave: a flow's, or a connection's where nothing had to be asked."""
-        flow = await self._vault.flow(authorization_id)
-        if flow is not None:
+        if not authorization_id.startswith("con_"):
+            flow = await self._flows.flow(authorization_id, tenant=caller.tenant)
             _own(caller, flow.key)
             return self._of(flow)
         connection = await self._vault.get(authorization_id, tenant=caller.tenant)
@@ -104,10 +104,7 @@ class Consent:
 
     async def confirm_user(self, caller: Caller, flow_id: str, user: str) -> Flow:
         """Say who opened a flow (from the application's own session). Another user than the flow's: UserMismatch."""
-        flow = await self._vault.flow(flow_id)
-        if flow is None:
-            raise NotFound("There is no such flow")
-        _own(caller, flow.key)
+        _own(caller, (await self._flows.flow(flow_id, tenant=caller.tenant)).key)
         return await self._flows.confirm(caller=caller, flow_id=flow_id, user=user)
 
     def _serves(self, connection: Connection, scopes: tuple[str, ...]) -> bool:

@@ -112,7 +112,11 @@ def _details(data: Mapping[str, Any]) -> Iterator[str]:
         yield f"generation {generation}"
     if data.get("rotated"):
         yield "with a new refresh token"
-    for name, words in (("scopes", "scopes"), ("scopes_lost", "scopes lost"), ("missing", "not granted")):
+    for name, words in (
+        ("scopes", "scopes"),
+        ("scopes_lost", "scopes lost"),
+        ("scopes_lacking", "not granted"),
+    ):
         if scopes := data.get(name):
             yield f"{words}: {' '.join(scopes)}"
     if outcome := data.get("revoked_upstream"):
@@ -128,18 +132,18 @@ _SAID: Final[Mapping[str, str]] = {
     "flow.denied": "the user declined",
     "flow.failed": "the consent failed",
     "flow.expired": "the link was not used in time",
+    "flow.repeated": "the provider gave no refresh token, and is asked once more",
     "flow.superseded": "the link was replaced by a newer one",
     "flow.refused": "a callback was refused",
     "flow.confirming": "the user consented; the application is asked who it was",
     "connection.connected": "connected",
-    "connection.reconnected": "connected again",
     "connection.imported": "a refresh token was imported",
     "connection.needs_reauth": "the provider has ended the grant: only the user can mend it",
     "connection.rotation_lost": "a refresh token was sent and its successor lost: only the user can mend it",
     "connection.misconfigured": "the provider refuses the app registration: the operator must act",
     "connection.recovered": "it works again",
     "connection.disconnected": "disconnected",
-    "connection.revoked": "the grant was given back",
+    "connection.revocation": "the grant was given back",
     "refresh.succeeded": "refreshed",
     "refresh.failed": "a refresh failed",
 }

@@ -167,8 +167,8 @@ class Api:
         done = await self._control.connections.disconnect(caller, request.match_info["id"])
         return {
             "id": done.connection.id,
-            "state": str(done.connection.state),
-            "revoked_upstream": str(done.revoked),
+            "state": str(State.DISCONNECTED),
+            "revoked_upstream": str(done.revoked_upstream),
         }
 
     async def refresh(self, request: web.Request, caller: Caller) -> Answer:
