@@ -294,6 +294,7 @@ async def test_a_transient_failure_is_noted_and_forgotten(vault: Vault) -> None:
     )
     after = await lease.commit(tokens("2"), [], spent=None)
     assert (after.last_error, after.retry_at, after.failures) == (None, None, 0)
+    assert await lease.settle(retry_at=10**30, presented=None, clear_intent=True), "an absurd Retry-After"
 
 
 @pytest.mark.scenario("A20")
@@ -357,6 +358,7 @@ async def test_a_flow_from_start_to_end(vault: Vault) -> None:
     assert await vault.flow(made.id) == made
     assert await vault.open_flow_for(KEY, ["mail"], NOW) == made
     assert await vault.open_flow_for(KEY, ["mail", "files"], NOW) is None
+    assert await vault.open_flows(KEY, NOW) == [made]
     assert await vault.open_flow_for(KEY, ["mail"], NOW + 900) is None
     assert await vault.pending_flows("acme", "alice") == 1
     pending = await vault.move_flow(
@@ -393,7 +395,10 @@ async def test_an_end_is_never_left(vault: Vault) -> None:
     made = flow()
     await vault.create_flow(made, Secret("v"))
     open_ = (FlowStatus.NOT_STARTED, FlowStatus.PENDING)
+    assert await vault.flow_verifier(made.id) == Secret("v")
     assert await vault.move_flow(made.id, expect=open_, to=FlowStatus.DENIED, reason="user") is not None
+    rows = await vault.backend.read("SELECT verifier, held FROM flows")
+    assert [tuple(row) for row in rows] == [(None, None)], "its secrets ended with it"  # type: ignore[call-overload]
     for to in FlowStatus:
         assert await vault.move_flow(made.id, expect=set(FlowStatus), to=to) is None
     with pytest.raises(GrantChanged):

@@ -16,6 +16,7 @@ import pytest
 
 from authproxy.core.errors import BadRequest, StoreUnavailable
 from authproxy.core.secret import Secret
+from authproxy.store.base import Transaction
 from authproxy.store.connections import Connections
 from authproxy.store.schema import MIGRATIONS
 from authproxy.store.sqlite import SqliteBackend, sqlite_path
@@ -244,3 +245,19 @@ async def test_where_the_store_is_can_be_told(opener: Opener, path: Path) -> Non
     told = await (await opener()).backend.describe()
     assert told["path"] == str(path)
     assert int(told["bytes"]) > 0
+
+
+@pytest.mark.scenario("E07")
+async def test_a_read_then_write_never_has_to_be_run_again(opener: Opener) -> None:
+    """A deferred transaction that read first would fail at once when the other one has written meanwhile."""
+    vaults = [await opener() for _ in range(3)]
+    runs = 0
+
+    async def work(tx: Transaction) -> None:
+        nonlocal runs
+        runs += 1
+        (row,) = await tx.run("SELECT count(*) AS n FROM events")
+        await tx.run("INSERT INTO meta (name, value) VALUES (?, ?)", f"n{runs}", str(row["n"]))
+
+    await asyncio.gather(*(vault.backend.write(work) for vault in vaults for _ in range(20)))
+    assert runs == 60

@@ -194,27 +194,52 @@ async def test_running_processes_anchor_one_another(opener: Opener, path: Path) 
     assert (await faults(vault)).keys() == {trails[1].chain}
 
 
-async def test_a_writer_whose_chain_was_touched_begins_a_new_one(opener: Opener, path: Path) -> None:
+@pytest.mark.parametrize("how", ["removed", "changed"])
+async def test_a_writer_whose_chain_was_touched_begins_a_new_one(
+    opener: Opener, path: Path, how: str
+) -> None:
     vault = await opener()
     trail = Trail(vault, flush=3600, clock=lambda: NOW)
     await trail.start()
     first = trail.chain
+    assert first is not None
     trail.record("request", number=0)
     await trail.flush()
-    change(
-        path,
-        ("DELETE FROM audit WHERE chain = ?", (first,)),
-        ("DELETE FROM chains WHERE chain = ?", (first,)),
-    )
+    if how == "removed":
+        for table in ("audit", "chains"):
+            change(path, (f"DELETE FROM {table} WHERE chain = ?", (first,)))
+    else:
+        change(path, ("UPDATE chains SET seq = 1, hash = 'x' WHERE chain = ?", (first,)))
     trail.record("request", number=1)
     await trail.flush()
     assert trail.chain != first
     await trail.close()
     found = await faults(vault)
     assert found.keys() == {first}
-    assert "has seen it" in found[first][1]  # type: ignore[index]
-    rows = await vault.backend.read("SELECT count(*) AS n FROM audit WHERE kind = 'request'")
-    assert rows[0]["n"] == 1
+    assert ("has seen it" if how == "removed" else "not sealed") in found[first][1]
+    rows = await vault.backend.read("SELECT record FROM audit WHERE kind = 'request' ORDER BY position")
+    assert json.loads(rows[-1]["record"])["number"] == 1
+
+
+async def test_not_even_the_keys_holder_can_rewrite_what_others_have_seen(opener: Opener, path: Path) -> None:
+    vault = await opener()
+    first, second = await two_chains(vault)
+    with closing(sqlite3.connect(path)) as db:
+        rows = db.execute("SELECT seq, record FROM audit WHERE chain = ? ORDER BY seq", (first,)).fetchall()
+    prev = ""
+    for seq, text in rows:
+        record = {**json.loads(text), "prev": prev} | ({"number": "forged"} if seq == 5 else {})
+        text = json.dumps(record, sort_keys=True, separators=(",", ":"))
+        prev = hashed(prev, text)
+        change(
+            path,
+            ("UPDATE audit SET record = ?, hash = ? WHERE chain = ? AND seq = ?", (text, prev, first, seq)),
+        )
+    seal = vault.mark("audit head", f"{first}:{len(rows)}:{prev}")
+    change(path, ("UPDATE chains SET hash = ?, seal = ? WHERE chain = ?", (prev, seal, first)))
+    found = await faults(vault)
+    assert found.keys() == {first}
+    assert found[first] == (10, f"not the record that chain {second} has seen")
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,11 @@ class Leased:
         `presented` is the digest of the refresh token that the provider judged: only the row that still holds
         that very token is touched (A15). The generation stays, since no token changed.
         """
-        changes: dict[str, Value] = {"last_error": last_error, "retry_at": retry_at, "failures": failures}
+        changes: dict[str, Value] = {
+            "last_error": last_error,
+            "retry_at": bounded(retry_at),
+            "failures": failures,
+        }
         if state is not None:
             changes |= {"state": str(state), "reason": reason}
         if clear_intent:

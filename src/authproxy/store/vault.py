@@ -15,6 +15,7 @@ from authproxy.store.connections import cell_name as connection_cell
 from authproxy.store.events import timeline, write_events
 from authproxy.store.flows import Flows
 from authproxy.store.flows import cell_name as flow_cell
+from authproxy.store.kept import Keepsakes
 from authproxy.store.lease import Intent, Leased, take_lease
 from authproxy.store.schema import SEALED
 from authproxy.store.sealing import CellName, Keyring, Safe
@@ -34,7 +35,7 @@ async def open_backend(url: str) -> Backend:
     raise StoreUnavailable(f"no store is known for {url.partition(':')[0]}: URLs", reason="backend_unknown")
 
 
-class Vault(Connections, Flows, Agents):
+class Vault(Connections, Flows, Agents, Keepsakes):
     """One open store.
 
     Reads tell three answers apart: a value, None for what definitely is not there, and StoreUnavailable or
