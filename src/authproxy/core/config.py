@@ -36,6 +36,8 @@ _URL = r"https?://[^\s?#@]+"
 _URL_SAID = "must be a URL, `https://host[:port][/path]`, without user, query or fragment"
 _HOST = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)(:[1-9][0-9]{0,4})?"
 _HOST_SAID = "must be `host` or `host:port` (international names as `xn--…`)"
+_DATE = r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+_DATE_SAID = "must be a date, `YYYY-MM-DD`"
 _SCOPE = r"[!#-\[\]-~]+"  # RFC 6749 section 3.3: visible ASCII without quote and backslash
 _SCOPE_SAID = "must be one scope, without spaces"
 
@@ -154,6 +156,29 @@ class ProviderChoice:
     )
     token_lifetime: int | None = setting(
         "access token life to assume where the provider does not tell", None, minimum=1
+    )
+    publishing_status: Literal["testing", "production"] | None = setting(
+        "for `doctor`: what the provider's console says of the app (Google: `testing` ends every grant after seven "
+        "days)",
+        None,
+    )
+    published_on: str | None = setting(
+        "for `doctor`: the day on which the app was published; older grants keep the life they had in testing",
+        None,
+        pattern=_DATE,
+        must=_DATE_SAID,
+    )
+    client_secret_expires_on: str | None = setting(
+        "for `doctor`: the day on which the client secret ends (Entra: at most 24 months)",
+        None,
+        pattern=_DATE,
+        must=_DATE_SAID,
+    )
+    registered_redirect_uris: tuple[str, ...] = setting(
+        "for `doctor`: the redirect URIs as the provider's console shows them, to be compared letter for letter",
+        (),
+        pattern=r"\S+",
+        must="must be one URI, without spaces",
     )
 
 
@@ -348,6 +373,7 @@ class Config:
         pattern=r"https?://[^\s/?#@]+(/[^\s/?#]+)*",
         must="must be `https://host[:port][/path]`, without a slash at the end, user, query or fragment",
     )
+    replicas: int = setting("for `doctor`: how many processes serve this configuration at once", 1, minimum=1)
     identity: Identity = setting("who may ask, and for whom", factory=Identity)
     providers: Mapping[str, ProviderChoice] = setting(
         "app registrations by name", factory=lambda: EMPTY, keys=_NAME
