@@ -39,13 +39,15 @@ class MaybeSent(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back. `body` is empty where it was over the limit or could not be read; repr shows none of it."""
+    """What came back. `body` is empty where it was over the limit or could not be read; repr shows none of it, nor
+    of where a redirect leads, which nobody follows."""
 
     status: int
     content_type: str
     retry_after: str | None
     date: int | None
     body: bytes = field(repr=False)
+    location: str | None = field(default=None, repr=False)
 
 
 class Endpoint:
@@ -179,6 +181,7 @@ async def _read(response: aiohttp.ClientResponse, when: float) -> Reply:
         retry_after=response.headers.get("Retry-After"),
         date=_instant(response.headers.get("Date")),
         body=body,
+        location=response.headers.get("Location"),
     )
 
 

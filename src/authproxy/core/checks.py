@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import date
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
@@ -229,8 +230,19 @@ def providers(config: Config, known: Known) -> Findings:
         for index, host in enumerate(choice.api_hosts):
             if read_host_port(host) is None:
                 yield Finding(f"{path}.api_hosts[{index}]", "must be `host` or `host:port`")
+        for key in ("published_on", "client_secret_expires_on"):
+            if (said := getattr(choice, key)) is not None and not _day(said):
+                yield Finding(f"{path}.{key}", "is no day of the calendar")
         for parameter in sorted(set(choice.authorize_params) & set(_OURS_TO_SEND.split())):
             yield Finding(f"{path}.authorize_params.{parameter}", "is authproxy's own to send")
+
+
+def _day(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _entry(config: Config, known: Known, name: str, choice: ProviderChoice) -> Findings:

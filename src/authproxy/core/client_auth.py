@@ -26,6 +26,11 @@ def literal(value: Secret | str) -> str:
     return value.reveal() if isinstance(value, Secret) else value
 
 
+def begins_with(secret: Secret | None, *prefixes: str) -> str | None:
+    """Which of these public prefixes a secret has, such as `sk_test_`; nothing else of it is told."""
+    return next((one for one in prefixes if secret is not None and secret.reveal().startswith(one)), None)
+
+
 def attach(
     client: Client,
     method: str,

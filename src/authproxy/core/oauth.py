@@ -34,6 +34,7 @@ __all__ = [
     "code_request",
     "instance_upstream",
     "peeks",
+    "probe_request",
     "provider_account",
     "read_api_answer",
     "read_denial",
@@ -126,6 +127,18 @@ def refresh_request(
     redirect_uri: str | None = None,
 ) -> TokenRequest:
     """A refresh. Scopes, redirect URI and resource are repeated only where the provider wants them (B18)."""
+    return _refresh(provider, client, refresh_token.reveal(), scopes, redirect_uri)
+
+
+def probe_request(provider: Provider, client: Client, *, made_up: str) -> TokenRequest:
+    """A refresh with a token that nobody ever issued: the refusal tells a wrong client from an unknown token, and
+    nothing is spent. A stored token is a Secret, and no text that could be passed here (A31)."""
+    return _refresh(provider, client, made_up, (), None)
+
+
+def _refresh(
+    provider: Provider, client: Client, refresh_token: str, scopes: Sequence[str], redirect_uri: str | None
+) -> TokenRequest:
     rules = provider.facts.authorization
     repeated = {
         "scope": rules.scope_separator.join(scopes),
@@ -133,7 +146,7 @@ def refresh_request(
         "resource": provider.authorize_params.get("resource", ""),
     }
     params = {**rules.refresh_params, **{name: repeated[name] for name in rules.refresh_repeats}}
-    form = prepare_token_request("refresh_token", refresh_token=refresh_token.reveal(), **params)
+    form = prepare_token_request("refresh_token", refresh_token=refresh_token, **params)
     return _token_request(provider, client, provider.endpoints.refresh or _endpoint(provider, "token"), form)
 
 
