@@ -46,14 +46,15 @@ class Crawl:
 
         return await asyncio.to_thread(connect)
 
-    async def call(self, name: str, lane: Lane, script: Script | list[bytes], *requests: bytes) -> None:
-        """Each request on a connection of its own; everything that comes back is kept as bytes."""
+    async def call(
+        self, name: str, lane: Lane, script: Script | list[bytes], statuses: str, *requests: bytes
+    ) -> None:
+        """Each request on a connection of its own; everything that comes back is kept, with a status as expected."""
         async with lane.upstream(script):
             for request in requests:
-                async with await lane.dial() as wire:
-                    await wire.send(request)
-                    wire.half_close()
-                    self.note(name, await wire.rest())
+                answer = await lane.call(request)
+                self.note(name, answer.head.raw + answer.body + answer.trailers)
+                assert str(answer.status) in statuses.split(), (name, answer)
 
 
 def _echo(spell: Any) -> Script:
@@ -80,20 +81,26 @@ def _token(message: Message) -> bytes:
 
 async def _successes(crawl: Crawl) -> None:
     lane, (user, _) = next(crawl.lanes), await crawl.user()
-    fields = (
-        b"Authorization: Bearer " + AGENTS_OWN.encode(),
-        b"Cookie: s=" + AGENTS_OWN.encode(),
-        b"X-Authproxy-Key: " + AGENTS_OWN.encode(),
-    )
+    own = AGENTS_OWN.encode()
+    fields = (b"Authorization: Bearer " + own, b"Cookie: s=" + own)
     rest = b"/x?access_token=" + QUERY.encode()
     await crawl.call(
         "success",
         lane,
         [reply()],
+        "200",
         lane.ask(b"GET", rest, user=user),
         lane.ask(b"POST", rest, user=user, body=b"hello"),
     )
-    await crawl.call("own credentials", lane, [reply()], lane.ask(b"GET", rest, *fields, user=user))
+    await crawl.call("own credentials", lane, [reply()], "200", lane.ask(b"GET", rest, *fields, user=user))
+    keys = (
+        b"X-Authproxy-Key: " + own,
+        b"Proxy-Authorization: Bearer " + own,
+        b"Authorization: Bearer apx_" + own,
+    )
+    await crawl.call(
+        "bad keys", lane, [reply()], "407", *(lane.ask(b"GET", rest, key, user=user) for key in keys)
+    )
 
 
 async def _denials(crawl: Crawl) -> None:
@@ -101,10 +108,10 @@ async def _denials(crawl: Crawl) -> None:
     provider = crawl.seeded.provider
     lane, (user, grant) = next(crawl.lanes), await crawl.user()
     denial = reply("401 Unauthorized", b"no", "WWW-Authenticate: Bearer error=invalid_token")
-    await crawl.call("renewed", lane, _guard(grant.bearer, denial), lane.ask(user=user))
+    await crawl.call("renewed", lane, _guard(grant.bearer, denial), "200", lane.ask(user=user))
     large = lane.ask(b"POST", user=user, body=b"a" * (LIMITS["max_replay"] + 1))
-    await crawl.call("not replayable", lane, _guard(grant.bearer, denial), large)
-    await crawl.call("refused again", lane, [denial], lane.ask(user=user))
+    await crawl.call("not replayable", lane, _guard(grant.bearer, denial), "401", large)
+    await crawl.call("refused again", lane, [denial], "401", lane.ask(user=user))
 
     def echoes(status: int, kind: str) -> Any:
         def twist(_: Grant, form: dict[str, str]) -> tuple[int, str, bytes] | None:
@@ -128,9 +135,13 @@ async def _denials(crawl: Crawl) -> None:
         lane, (user, grant) = next(crawl.lanes), await crawl.user()
         provider.twist = echoes(status, kind)
         await crawl.call(
-            f"provider echoes {status} {kind}", lane, _guard(grant.bearer, denial), lane.ask(user=user)
+            f"provider echoes {status} {kind}",
+            lane,
+            _guard(grant.bearer, denial),
+            "403 503 401",
+            lane.ask(user=user),
         )
-        await crawl.call("and again", lane, _guard(grant.bearer, denial), lane.ask(user=user))
+        await crawl.call("and again", lane, _guard(grant.bearer, denial), "403 503 401", lane.ask(user=user))
         provider.twist = None
 
 
@@ -138,9 +149,7 @@ async def _malformed_tokens(crawl: Crawl) -> None:
     """A provider that answers with what may not go into a header: kept out of headers, words and pages alike."""
     provider = crawl.seeded.provider
     denial = reply("401 Unauthorized", b"no", "WWW-Authenticate: Bearer")
-    for number, tail in enumerate(
-        ("\r\nX-Injected: 1", "\n", "\x00", " with space", "\u0159", "", "," * 9000)
-    ):
+    for number, tail in enumerate(("\r\nX-Injected: 1", "\n", "\x00", " with space", "\u0159", "," * 9000)):
         lane, (user, grant) = next(crawl.lanes), await crawl.user()
         bad = f"CANARY-malformed-{number:016d}" + tail
         provider.secrets.add(f"CANARY-malformed-{number:016d}")
@@ -152,10 +161,14 @@ async def _malformed_tokens(crawl: Crawl) -> None:
             return 200, "application/json", json.dumps(answer).encode()
 
         provider.twist = twist
-        if tail:  # the well-formed one is there to show that the same path leaks nothing either
-            await crawl.call(
-                "malformed", lane, _guard(grant.bearer, denial), lane.ask(user=user), lane.ask(user=user)
-            )
+        await crawl.call(
+            f"malformed {tail[:9]!r}",
+            lane,
+            _guard(grant.bearer, denial),
+            "401 403 503" if "," not in tail else "200",  # long and odd, but it may stand in a header
+            lane.ask(user=user),
+            lane.ask(user=user),
+        )
         provider.twist = None
 
 
@@ -195,7 +208,7 @@ async def _reflections(crawl: Crawl) -> None:
         "in a long field": lambda m: reply("200 OK", b"ok", "X-A: " + _token(m).decode() * 2000),
     }
     for name, spell in spells.items():
-        await crawl.call(f"reflected {name}", lane, _echo(spell), lane.ask(user=user))
+        await crawl.call(f"reflected {name}", lane, _echo(spell), "200 302 403 500 502", lane.ask(user=user))
 
 
 async def _refusals(crawl: Crawl) -> None:
@@ -206,6 +219,7 @@ async def _refusals(crawl: Crawl) -> None:
         "refusal",
         lane,
         _echo(lambda _: b""),
+        "400 403 404 405 407 421 431 502 505",
         lane.ask(b"GET", rest, own, user=user),
         lane.ask(b"GET", rest, own, user=None),
         lane.ask(b"GET", rest, own, user=b"stranger"),
