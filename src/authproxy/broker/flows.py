@@ -7,13 +7,13 @@ import dataclasses
 import hmac
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 import structlog
 
+from authproxy.broker.asking import OPEN, Asking
 from authproxy.broker.consent import Consents, event_of
 from authproxy.broker.endpoint import Endpoint
 from authproxy.broker.flight import FlightLost, Flights
@@ -21,15 +21,13 @@ from authproxy.broker.next_uri import checked_next
 from authproxy.broker.outcome import Failpoint, no_failpoint
 from authproxy.broker.registrations import Registrations
 from authproxy.core.config import Config
-from authproxy.core.errors import BadRequest, NotFound, Overloaded, StoreUnavailable, UserNotAllowed
+from authproxy.core.errors import BadRequest, NotFound, StoreUnavailable, UserNotAllowed
 from authproxy.core.model import (
     DEFAULT_ACCOUNT,
     Caller,
-    Connection,
     ConnectionKey,
     Flow,
     FlowStatus,
-    State,
 )
 from authproxy.core.oauth import authorization_url
 from authproxy.core.secret import Secret
@@ -37,10 +35,7 @@ from authproxy.store.vault import Vault
 
 log = structlog.get_logger()
 
-OPEN = (FlowStatus.NOT_STARTED, FlowStatus.PENDING)
 INTERRUPTED_AFTER = 120  # seconds after which an exchange that was begun counts as dead (H03)
-LINK_BELIEVED = 30.0  # seconds for which a link is handed out again without a look at its row
-LINKS = 10_000
 POLL = 0.5  # seconds between two looks for flows that another process may end
 COOKIE_BYTES = 32
 
@@ -94,13 +89,12 @@ class Flows:
         self._config = config
         self._clock = clock
         self._token = token
+        self._asking = Asking(vault, registrations, config, clock=clock, token=token, tell=self._tell)
         self._consents = Consents(
             vault, registrations, endpoint, changed=changed, clock=clock, failpoint=failpoint
         )
         # Finished in a task of its own: a browser that closes its tab must not take the tokens with it.
         self._finishing: Flights[str, Flow] = Flights(deadline=INTERRUPTED_AFTER - 10.0)
-        self._starting: Flights[tuple[object, ...], Flow] = Flights(deadline=20.0)
-        self._links: OrderedDict[tuple[ConnectionKey, frozenset[str]], tuple[Flow, float]] = OrderedDict()
         self._waiting: dict[str, set[asyncio.Event]] = {}
 
     # --- an agent asks
@@ -127,25 +121,15 @@ class Flows:
         key = ConnectionKey(caller.tenant, user, provider, account)
         wanted = tuple(scopes)
         _check_scopes(wanted)
-        return await self._obtain(key, wanted, caller.agent, next_uri, again=again)
+        return await self._asking.obtain(key, wanted, caller.agent, next_uri, again=again)
 
     async def link_for(self, key: ConnectionKey, scopes: Sequence[str], agent: str) -> str:
-        """A link that lets the user connect with (at least) these scopes. A thousand refusals write one row."""
-        name = (key, frozenset(scopes))
-        known = self._links.get(name)
-        now = self._clock()
-        if known is not None and now < known[1]:
-            self._links.move_to_end(name)
-            return self.link(known[0])
-        flow = await self._obtain(key, tuple(scopes), agent, None, refusal=True)
-        self._links[name] = (flow, min(now + LINK_BELIEVED, flow.expires_at - 1.0))
-        while len(self._links) > LINKS:
-            self._links.popitem(last=False)
-        return self.link(flow)
+        """A link that lets the user connect with (at least) these scopes."""
+        return await self._asking.link_for(key, scopes, agent)
 
     def link(self, flow: Flow) -> str:
         """Where the user opens this flow."""
-        return f"{self._config().public_url.rstrip('/')}/connect/{flow.id}"
+        return self._asking.link(flow)
 
     async def wait(self, flow_id: str, seconds: float, *, tenant: str | None = None) -> Flow:
         """The flow as soon as it has ended, or as it is after `seconds`. A deadline always ends it: no flow is
@@ -262,111 +246,8 @@ class Flows:
 
     async def drain(self, seconds: float) -> int:
         """Let callbacks end that are being worked on; how many were left."""
-        await self._starting.drain(seconds)
+        await self._asking.drain(seconds)
         return await self._finishing.drain(seconds)
-
-    async def _obtain(
-        self,
-        key: ConnectionKey,
-        scopes: tuple[str, ...],
-        agent: str,
-        next_uri: str | None,
-        *,
-        again: bool = False,
-        refusal: bool = False,
-    ) -> Flow:
-        name = (key, frozenset(scopes), agent, next_uri, again, refusal)
-        try:
-            return await self._starting.share(
-                name, lambda: self._open_or_create(key, scopes, agent, next_uri, again=again, refusal=refusal)
-            )
-        except FlightLost:
-            raise Overloaded("too many consents are being started", reason="starting") from None
-
-    async def _open_or_create(
-        self,
-        key: ConnectionKey,
-        scopes: tuple[str, ...],
-        agent: str,
-        next_uri: str | None,
-        *,
-        again: bool,
-        refusal: bool,
-    ) -> Flow:
-        client = self._registrations.client(key.provider)
-        known = self._registrations.resting(key.provider)
-        existing = await self._vault.find(key)
-        had = existing.requested_scopes if existing is not None else ()
-        wanted = tuple(dict.fromkeys((*known.scopes, *scopes, *had)))
-        now = int(self._clock())
-        config = self._config()
-        spare = min(60, config.flows.lifetime // 2)
-        there = [
-            flow for flow in await self._vault.open_flows(key, now) if flow.client_id == client.client_id
-        ]
-        for flow in there:
-            same = set(flow.scopes) == set(wanted) and (flow.agent, flow.next_uri) == (agent, next_uri)
-            if flow.expires_at - now > spare and (same or (refusal and set(flow.scopes) >= set(wanted))):
-                return flow
-        if refusal:  # so that two agents with different needs do not end each other's links for ever
-            wanted = tuple(dict.fromkeys((*wanted, *(scope for flow in there for scope in flow.scopes))))
-        flow = Flow(
-            id=f"flow_{self._token(24)}",
-            key=key,
-            agent=agent,
-            scopes=wanted,
-            status=FlowStatus.NOT_STARTED,
-            reason=None,
-            client_id=client.client_id,
-            redirect_uri=f"{config.public_url.rstrip('/')}/callback/{key.provider}",
-            next_uri=next_uri,
-            created_at=now,
-            expires_at=now + config.flows.lifetime,
-        )
-        await self._supersede(key, now, there)
-        events = [event_of(flow, "flow.started", now, {"scopes": list(wanted)})]
-        verifier = Secret(self._token(48))
-        if not await self._vault.create_flow(flow, verifier, events=events, most=config.flows.max_pending):
-            raise Overloaded(
-                f"{key.user} has {config.flows.max_pending} consents in progress already",
-                reason="flows_pending",
-                user=key.user,
-                retry_after=60,
-            )
-        if (
-            not again
-            and not refusal
-            and existing is not None
-            and self._has_all(existing, client.client_id, wanted)
-        ):
-            done = await self._vault.move_flow(
-                flow.id,
-                expect=OPEN,
-                to=FlowStatus.COMPLETED,
-                reason="already_connected",
-                connection_id=existing.id,
-            )
-            return done or flow
-        return flow
-
-    def _has_all(self, existing: Connection, client_id: str, wanted: tuple[str, ...]) -> bool:
-        known = self._registrations.resting(existing.key.provider)
-        sound = existing.state is State.ACTIVE and existing.client_id == client_id
-        return sound and not known.lacking(existing.scopes, wanted)
-
-    async def _supersede(self, key: ConnectionKey, now: int, there: Sequence[Flow]) -> None:
-        for flow in there:
-            moved = await self._vault.move_flow(
-                flow.id,
-                expect=OPEN,
-                to=FlowStatus.SUPERSEDED,
-                reason="newer_flow",
-                events=[event_of(flow, "flow.superseded", now, {})],
-            )
-            if moved is not None:
-                self._tell(flow.id)
-        for name in [name for name in self._links if name[0] == key] if there else []:
-            del self._links[name]
 
     async def _departure(self, flow: Flow, *, browser: str, expect: Sequence[FlowStatus]) -> str | None:
         """A new state and a new verifier each time the browser is sent off; None: the flow has moved on."""

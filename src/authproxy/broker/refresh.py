@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import structlog
 
-from authproxy.broker.attempt import LONGEST_WAIT, VAGUE, Attempt, ambiguity, marked
+from authproxy.broker.attempt import LONGEST_WAIT, Attempt, ambiguity, marked
 from authproxy.broker.breaker import Breaker, Cause, Hold
 from authproxy.broker.endpoint import Endpoint, MaybeSent, NeverSent, Reply
 from authproxy.broker.flight import FlightLost, Flights
@@ -23,6 +23,7 @@ from authproxy.broker.landing import Landings, Rotation
 from authproxy.broker.outcome import Ended, Failpoint, Fresh, Later, Outcome, Want, Wrong, no_failpoint
 from authproxy.broker.registrations import Registrations
 from authproxy.broker.revocation import revoke
+from authproxy.broker.settlement import Settlement
 from authproxy.core.config import Refresh
 from authproxy.core.errors import ProviderMisconfigured, ProviderUnavailable, StoreUnavailable
 from authproxy.core.model import ConnectionKey, State, TokenSet
@@ -69,6 +70,7 @@ class Refresher:
         self._breaker = Breaker(
             first=settings.backoff, longest=settings.backoff_max, tick=tick, jitter=jitter
         )
+        self._settlement = Settlement(vault, self._breaker, settings, metrics, clock=clock, jitter=jitter)
         # A waiter's patience follows the lease that the holder may renew, not the lease's first length (A05).
         self._patience = 2 * settings.lease + settings.deadline
         self._flights: Flights[str, Outcome] = Flights(deadline=self._patience + settings.deadline + 30.0)
@@ -118,7 +120,7 @@ class Refresher:
         except LeaseLost:
             return Later("lease_lost", 1)
         except GrantChanged:
-            return await self._stored(attempt, "grant_changed")
+            return await self._settlement.stored(attempt, "grant_changed")
         finally:
             if not attempt.handed:
                 await self._failpoint("before_release")
@@ -155,17 +157,21 @@ class Refresher:
             tokens = await attempt.leased.tokens()
             return Fresh(connection, tokens.access_token)
         if attempt.client.client_id != connection.client_id:
-            return await self._foreign(attempt)
+            return await self._settlement.foreign(attempt)
         if connection.retry_at is not None and connection.retry_at > now:
             return Later(connection.last_error or "backing_off", math.ceil(connection.retry_at - now))
         if (hold := self._breaker.hold(attempt.provider.id, attempt.client)) is not None:
             return _held_back(hold)
         tokens = await attempt.leased.tokens()
         if not tokens.refresh_token:
-            return await self._end(attempt, State.NEEDS_REAUTH, "no_refresh_token", "nothing to refresh with")
+            return await self._settlement.end(
+                attempt, State.NEEDS_REAUTH, "no_refresh_token", "nothing to refresh with"
+            )
         attempt.digest = self._vault.digest(tokens.refresh_token)
         if await attempt.leased.is_spent(attempt.digest):
-            return await self._end(attempt, State.ROTATION_LOST, "spent_token", "a spent token is never sent")
+            return await self._settlement.end(
+                attempt, State.ROTATION_LOST, "spent_token", "a spent token is never sent"
+            )
         refused = await self._count(attempt)
         return refused if refused is not None else await self._exchange(attempt, tokens)
 
@@ -182,7 +188,7 @@ class Refresher:
         attempt.number, attempt.first_at = sends + 1, intent.at
         if sends < 2 or self._replayable(attempt) or not attempt.rotates:
             return None
-        return await self._end(
+        return await self._settlement.end(
             attempt, State.ROTATION_LOST, "rotation_lost", "sent twice, and no answer ever came"
         )
 
@@ -213,7 +219,9 @@ class Refresher:
                 )
             except NeverSent as error:
                 self._breaker.missed(attempt.provider.id, attempt.client, attempt.connection.id, error.reason)
-                return await self._postpone(attempt, f"never_sent:{error.reason}", "retry: nothing was sent")
+                return await self._settlement.postpone(
+                    attempt, f"never_sent:{error.reason}", "retry: nothing was sent"
+                )
             except MaybeSent as error:
                 attempt.number += 1
                 if self._replayable(attempt):
@@ -224,7 +232,7 @@ class Refresher:
                         sends=attempt.number,
                     )
                     continue
-                return await self._unanswered(attempt, error.reason)
+                return await self._settlement.unanswered(attempt, error.reason)
             self._metrics.refresh_seconds.labels(attempt.provider.id).observe(self._tick() - began)
             return await self._sort(attempt, tokens, reply)
 
@@ -245,16 +253,16 @@ class Refresher:
             return await self._land(attempt, tokens, answer)
         attempt.failure = answer
         if answer.verdict is Verdict.MISCONFIGURED:
-            return await self._misconfigured(attempt, answer)
+            return await self._settlement.misconfigured(attempt, answer)
         if answer.verdict is Verdict.DEAD:
             self._breaker.answered(attempt.provider.id)
-            return await self._dead(attempt, answer)
+            return await self._settlement.dead(attempt, answer)
         if reply.status == 429:
-            wait = min(answer.retry_after or math.ceil(self._pause(0)), LONGEST_WAIT)
+            wait = min(answer.retry_after or math.ceil(self._settlement.pause(0)), LONGEST_WAIT)
             self._breaker.limited(attempt.provider.id, attempt.client, wait)
         elif reply.status < 500:
             self._breaker.answered(attempt.provider.id)
-        return await self._postpone(
+        return await self._settlement.postpone(
             attempt, answer.reason, "retry: the provider cannot now", retry_after=answer.retry_after
         )
 
@@ -277,180 +285,8 @@ class Refresher:
         )
         attempt.handed = True
         self._breaker.answered(attempt.provider.id)
-        self._count_outcome(attempt, "succeeded", "rotated" if rotated else "same")
+        self._settlement.count(attempt, "succeeded", "rotated" if rotated else "same")
         return await asyncio.shield(told)
-
-    async def _dead(self, attempt: Attempt, failure: TokenFailure) -> Outcome:
-        """The server's verdict on the token that was presented, and on no other (A15)."""
-        if attempt.number > 1 and attempt.rotates:
-            # The earlier send went through and its answer was lost: the grant's access token is still good.
-            return await self._end(
-                attempt, State.ROTATION_LOST, "rotation_lost", "the answer to an earlier send was lost"
-            )
-        reason = failure.reason
-        if attempt.reuse_suspected(self._clock()):
-            self._metrics.reuse_suspected.labels(attempt.provider.id).inc()
-            attempt.notes["reuse_suspected"] = True
-            if reason in VAGUE:
-                reason = "reused_elsewhere_suspected"
-        return await self._end(attempt, State.NEEDS_REAUTH, reason, "ask the user")
-
-    async def _misconfigured(self, attempt: Attempt, failure: TokenFailure) -> Outcome:
-        opened = self._breaker.refused(
-            attempt.provider.id,
-            attempt.client,
-            attempt.connection.id,
-            failure.reason,
-            sure=attempt.about_client(failure),
-        )
-        if opened:
-            log.error(
-                "provider.refuses_client",
-                provider=attempt.provider.id,
-                code=failure.code,
-                reason=failure.reason,
-            )
-        await self._withdraw(attempt)
-        connection, now = attempt.connection, self._clock()
-        first = connection.state is not State.MISCONFIGURED
-        await attempt.leased.settle(
-            state=State.MISCONFIGURED,
-            reason=failure.reason,
-            last_error=failure.code or failure.reason,
-            # The circuit keeps calls away where the client is at fault, and a repair must heal at once.
-            retry_at=None
-            if attempt.about_client(failure)
-            else math.ceil(now + self._pause(connection.failures)),
-            failures=connection.failures + 1,
-            presented=attempt.digest,
-            clear_intent=attempt.number == 1,
-            events=attempt.failed(
-                now,
-                "tell the operator",
-                *(["connection.misconfigured"] if first else []),
-                reason=failure.reason,
-            ),
-        )
-        self._count_outcome(attempt, "misconfigured", failure.reason)
-        return Wrong(failure.reason, failure.advice)
-
-    async def _foreign(self, attempt: Attempt) -> Outcome:
-        """The grant belongs to another client: sent to this one, it would look revoked (C04)."""
-        reason = "client_changed"
-        connection = attempt.connection
-        if (connection.state, connection.reason) != (State.MISCONFIGURED, reason):
-            await attempt.leased.settle(
-                state=State.MISCONFIGURED,
-                reason=reason,
-                last_error=reason,
-                failures=connection.failures,
-                presented=None,
-                clear_intent=False,
-                events=attempt.failed(
-                    self._clock(), "nothing sent", "connection.misconfigured", reason=reason
-                ),
-            )
-            self._count_outcome(attempt, "misconfigured", reason)
-        return Wrong(
-            reason,
-            "The grant was made with another client id. Put the old client id back, or let the user connect again.",
-        )
-
-    async def _unanswered(self, attempt: Attempt, reason: str) -> Outcome:
-        """Sent, perhaps; answered, never. The intent stays and says so to whoever comes next."""
-        sends = attempt.number - 1
-        self._breaker.missed(attempt.provider.id, attempt.client, attempt.connection.id, reason)
-        if sends >= 2 and attempt.rotates:
-            attempt.number = sends
-            return await self._end(
-                attempt, State.ROTATION_LOST, "rotation_lost", "sent twice, and no answer ever came"
-            )
-        attempt.number = sends
-        return await self._postpone(
-            attempt,
-            f"maybe_sent:{reason}",
-            "retry once: the outcome is unknown"
-            if attempt.rotates
-            else "retry: the provider does not rotate",
-            keep_intent=attempt.rotates,
-            outcome="maybe_sent",
-        )
-
-    # --- writing down what came of it
-
-    async def _postpone(
-        self,
-        attempt: Attempt,
-        error: str,
-        decision: str,
-        *,
-        retry_after: int | None = None,
-        keep_intent: bool = False,
-        outcome: str = "transient",
-    ) -> Outcome:
-        connection, now = attempt.connection, self._clock()
-        wait = self._pause(connection.failures)
-        if retry_after is not None:
-            wait = max(wait, min(retry_after, LONGEST_WAIT))
-        retry_at = math.ceil(now + wait)
-        if not keep_intent:
-            await self._withdraw(attempt)
-        settled = await attempt.leased.settle(
-            last_error=error,
-            retry_at=retry_at,
-            failures=connection.failures + 1,
-            presented=attempt.digest,
-            clear_intent=not keep_intent and attempt.number == 1,
-            events=attempt.failed(now, decision, reason=error),
-        )
-        self._count_outcome(attempt, outcome, error)
-        if not settled:
-            return await self._stored(attempt, error)
-        return Later(error, max(1, math.ceil(retry_at - now)))
-
-    async def _withdraw(self, attempt: Attempt) -> None:
-        """A second send that certainly did nothing leaves the first one's outcome as unknown as it was."""
-        if attempt.number > 1:
-            await attempt.leased.write_intent(marked(attempt.digest, attempt.number - 1), attempt.first_at)
-
-    async def _end(self, attempt: Attempt, state: State, reason: str, decision: str) -> Outcome:
-        """Only the user can mend it; only if the stored token is still the one that was judged."""
-        kind = "connection.rotation_lost" if state is State.ROTATION_LOST else "connection.needs_reauth"
-        failure = attempt.failure
-        settled = await attempt.leased.settle(
-            state=state,
-            reason=reason,
-            last_error=(failure.code if failure is not None else "") or reason,
-            failures=attempt.connection.failures + 1,
-            presented=attempt.digest or None,
-            clear_intent=True,
-            events=attempt.failed(self._clock(), decision, kind, reason=reason),
-        )
-        self._count_outcome(attempt, "lost" if state is State.ROTATION_LOST else "dead", reason)
-        if not settled:
-            return await self._stored(attempt, reason)
-        return Ended(attempt.connection)
-
-    async def _stored(self, attempt: Attempt, reason: str) -> Outcome:
-        """What we learned no longer concerns what is stored: adopt what is."""
-        log.info("refresh.overtaken", connection=attempt.connection.id, reason=reason)
-        found = await self._vault.access(attempt.connection.key)
-        if found is None:
-            return Ended(None)
-        connection, access = found
-        if connection.state in (State.NEEDS_REAUTH, State.ROTATION_LOST):
-            return Ended(connection)
-        return (
-            Fresh(connection, access) if attempt.want.met_by(connection, self._clock()) else Later(reason, 1)
-        )
-
-    def _pause(self, failures: int) -> float:
-        pause = min(self._settings.backoff_max, self._settings.backoff * 2 ** min(failures, 20))
-        return float(pause * (0.5 + self._jitter() / 2))
-
-    def _count_outcome(self, attempt: Attempt, outcome: str, reason: str) -> None:
-        self._metrics.refreshes.labels(attempt.provider.id, outcome, reason).inc()
-        log.info("refresh.ended", outcome=outcome, reason=reason, **attempt.facts())
 
     async def _release(self, leased: Leased) -> None:
         try:
