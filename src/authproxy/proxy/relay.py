@@ -113,10 +113,14 @@ async def relay(reply: Reply, answer: Answer, peeked: bytes, route: Route, needl
     entry = reply.entry
     entry.status = answer.status
     fields: Fields = answer.fields
+    reason = answer.reason
     if route.reflected == "pass":
         needles = ()
     else:
-        fields = _scrubbed(fields, needles, block=route.reflected == "block")
+        # The reason phrase is as good a mirror as any field.
+        (_, reason), *fields = _scrubbed(
+            [(b"", answer.reason), *answer.fields], needles, block=route.reflected == "block"
+        )
     lines = answer_lines(fields, keep_set_cookie=route.keep_set_cookie)
     entry.upstream_request_id = _upstream_id(lines)
     if entry.upstream_request_id is None:
@@ -128,7 +132,7 @@ async def relay(reply: Reply, answer: Answer, peeked: bytes, route: Route, needl
     if sieve is not None:
         first = sieve.feed(first, last=answer.ended)
     chunked = _frame(reply, answer, lines)
-    head = b"HTTP/1.1 %d %b\r\n%b\r\n" % (answer.status, answer.reason, b"".join(lines))
+    head = b"HTTP/1.1 %d %b\r\n%b\r\n" % (answer.status, reason, b"".join(lines))
     entry.bytes_out += len(first)
     if answer.ended:
         reply.write(head + (_piece(first, chunked) + _LAST if chunked else first))
