@@ -138,7 +138,6 @@ class App:
         self.agent_keys: ApiKeys | None = None
         self.desk = Desk([self._kind(choice) for choice in config.identity.callers])
         self.control = self._control()
-        self._background: set[asyncio.Task[None]] = set()
         self._stack = AsyncExitStack()
         self._control_face: Api | None = None
         self.own: set[tuple[str, int]] = set()
@@ -297,12 +296,11 @@ class App:
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
-        self._background.add(task)
+        task.add_done_callback(_ended)
 
         async def end() -> None:
             task.cancel()
             await asyncio.wait([task])
-            self._background.discard(task)
 
         self._stack.push_async_callback(end)
 
@@ -337,3 +335,9 @@ class App:
             }
         self.guard.own(sorted({port for _, port in self.own}))
         return min(ports, default=0)
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    """What works in the background ends with the process and never before; if it does, the log shouts (A27)."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("background_work_ended", error=type(error).__name__, exc_info=error)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +15,9 @@ import pytest
 from authproxy.cli.console import span
 from authproxy.cli.door import COMMANDS
 from authproxy.cli.spans import instant, seconds
+from authproxy.core.strict import read
 from tests.cli.conftest import Run
+from tests.kit.process import BOOT
 
 GOOD = """\
 version: 1
@@ -160,6 +166,27 @@ def test_connect_needs_a_provider_that_is_configured(command: Run, good: Path) -
     told = command("connect", "goggle", "--user", "alice", **SECRETS)
     assert told.returncode == 2
     assert "provider" in told.stderr
+
+
+def test_the_sandbox_says_what_to_configure_and_ends_with_zero(tmp_path: Path) -> None:
+    environ = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+    words = [sys.executable, "-u", "-c", BOOT, "sandbox", "--port", "0", "--set", "access_token_life=30"]
+    with subprocess.Popen(words, env=environ, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as sandbox:
+        assert sandbox.stdout is not None
+        lines: list[str] = []
+        while not lines or "allow:" not in lines[-1]:
+            lines.append(sandbox.stdout.readline())
+        sandbox.send_signal(signal.SIGTERM)
+        assert sandbox.wait(10) == 0
+    start = lines.index("In routes.yaml:\n")
+    reading = read("version: 1\n" + "".join(lines[start + 1 :]), file="x", environ={}, read_file=lambda _: "")
+    assert list(reading.config.routes) == ["sandbox"]
+
+
+def test_the_sandbox_knows_its_switches(command: Run) -> None:
+    assert "access_token_life: " in command("sandbox", "--list-switches").stdout
+    for words in (("--set", "odd=1"), ("--set", "odd"), ("--dialect", "odd"), ("--port", "x")):
+        assert command("sandbox", *words).returncode == 2, words
 
 
 def test_spans_and_instants() -> None:

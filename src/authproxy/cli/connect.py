@@ -63,7 +63,10 @@ async def _connect(app: App, args: argparse.Namespace) -> int:
     )
     if one.url is not None:
         await _demand_door(app, one.url)
-        say(one.url if args.json else f"Open this link as {args.user}:\n\n  {one.url}\n")
+        if args.json:
+            say_json(views.authorization(one))
+        else:
+            say(f"Open this link as {args.user}:\n\n  {one.url}\n")
         one = await _wait(app, args, one)
     if args.json:
         say_json(views.authorization(one))

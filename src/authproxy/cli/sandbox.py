@@ -67,15 +67,26 @@ async def _serve(sandbox: object, port: int) -> int:
         url = await sandbox.start(port=port)
     except OSError as error:
         raise Stop(f"127.0.0.1:{port} cannot be listened on: {error.strerror}", code=NOT_WELL) from None
-    say(f"sandbox provider at {url} (issuer of the dialect {sandbox.settings.dialect!r})")
+    place = url.removeprefix("http://")
+    say(f"sandbox provider at {url} (dialect {sandbox.settings.dialect}); stop it with Ctrl-C")
     say("clients: " + ", ".join(client.client_id for client in sandbox.settings.clients))
     say("users:   " + ", ".join(sandbox.settings.users))
-    say("in routes.yaml:")
-    say(
-        f"  providers:\n    sandbox: {{issuer: {url}, client_id: authproxy-dev, client_auth: none, "
-        f"api_hosts: [{url.removeprefix('http://')}]}}"
-    )
-    say("  egress: {allow: [" + url.removeprefix("http://") + "]}")
+    say(f"""
+In routes.yaml:
+
+providers:
+  sandbox:
+    issuer: "{url}"
+    client_id: authproxy-dev
+    client_auth: none
+    api_hosts: ["{place}"]
+routes:
+  sandbox:
+    upstream: "{url}/api"
+    provider: sandbox
+    scopes: [read]
+egress:
+  allow: ["{place}"]""")
     try:
         await done.wait()
     finally:

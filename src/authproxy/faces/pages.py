@@ -115,15 +115,23 @@ def ended(flow: Flow, provider: str, *, form: Form | None = None, link: Link | N
 
 def refused(refusal: Refusal, request_id: str) -> str:
     """A refusal on a browser's path."""
-    advice = {
-        Act.FIX_REQUEST: "Ask for a new link where you got this one.",
-        Act.ASK_USER: "Ask for a new link where you got this one.",
-        Act.TELL_OPERATOR: "Please tell whoever runs this service, and give the number below.",
-        Act.RETRY_LATER: "Please try again in a moment.",
-    }[refusal.act]
+    own = {
+        "other_browser": "Each link is bound to the browser that began with it.",
+        "no_cookie": "authproxy uses one cookie, to know that it is still you who comes back.",
+        "bad_form": "A page that was open for long is not believed any more.",
+    }
+    advice = (
+        own.get(refusal.reason or "")
+        or {
+            Act.FIX_REQUEST: "Ask for a new link where you got this one.",
+            Act.ASK_USER: "Ask for a new link where you got this one.",
+            Act.TELL_OPERATOR: "Please tell whoever runs this service, and give the number below.",
+            Act.RETRY_LATER: "Please try again in a moment.",
+        }[refusal.act]
+    )
     return _page(
         "That did not work",
-        f"<p>{_text(refusal.title)}.</p><p>{advice}</p>"
+        f"<p>{_text(refusal.title[:1].upper() + refusal.title[1:])}.</p><p>{advice}</p>"
         f'<p class="note">Request <code>{_text(request_id)}</code></p>',
         tone="bad",
     )
@@ -146,7 +154,7 @@ def _words(flow: Flow, provider: str) -> tuple[str, str, Sequence[str]]:
         case FlowStatus.SUPERSEDED:
             return ("This link was replaced", "", ("A newer link or connection took its place.",))
         case FlowStatus.FAILED:
-            return (f"{provider} was not connected", "bad", (_why(flow.reason), again))
+            return (f"{provider} was not connected", "bad", (_why(flow.reason, provider), again))
         case FlowStatus.CONFIRMING:
             return ("Almost done", "", ("Your application is confirming who you are.",))
         case FlowStatus.NOT_STARTED | FlowStatus.PENDING | FlowStatus.EXCHANGING:
@@ -157,10 +165,21 @@ def _words(flow: Flow, provider: str) -> tuple[str, str, Sequence[str]]:
             )
 
 
-def _why(reason: str | None) -> str:
-    if reason is None:
-        return "The provider did not accept the request."
-    return f"The connection could not be made ({reason.replace('_', ' ')})."
+def _why(reason: str | None, provider: str) -> str:
+    known = {
+        "account_mismatch": f"You signed in at {provider} with another account than the one connected before. "
+        "Sign in there with that one, or have the old connection removed first.",
+        "account_unknown": f"{provider} did not say whose account this is, so it could not be compared with the one "
+        "connected before.",
+        "user_mismatch": "This link was made for another user than the one who opened it.",
+        "no_refresh_token": f"{provider} gave no lasting access.",
+        "provider_unreachable": f"{provider} could not be reached.",
+        "provider_silent": f"{provider} did not answer in time.",
+        "client_changed": "The app registration has changed since this link was made.",
+        "interrupted": "It was interrupted.",
+        None: f"{provider} did not accept the request.",
+    }
+    return known.get(reason) or f"The connection could not be made ({str(reason).replace('_', ' ')})."
 
 
 def _form(form: Form) -> str:
