@@ -37,10 +37,14 @@ class Secret:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
             return NotImplemented
-        return hmac.compare_digest(self._value.encode(), other._value.encode())
+        return hmac.compare_digest(_bytes(self), _bytes(other))
 
     def __hash__(self) -> NoReturn:
         raise TypeError("a Secret is not a key")
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Secret is not serialised")
+
+
+def _bytes(secret: Secret) -> bytes:
+    return secret.reveal().encode("utf-8", "surrogatepass")

@@ -29,6 +29,7 @@ class Entry:
     __slots__ = (
         "_left",
         "_outside",
+        "_reserved",
         "_started",
         "account",
         "act",
@@ -76,6 +77,12 @@ class Entry:
         self._started = time.perf_counter()
         self._left = 0.0
         self._outside = 0.0
+        self._reserved = False
+
+    def reserve(self, trail: Trail) -> None:
+        """Keep a place in the trail. Raises Overloaded where it is full: then there is no record, but the count."""
+        trail.reserve()
+        self._reserved = True
 
     def concern(self, key: ConnectionKey) -> None:
         """The connection that the request is about."""
@@ -99,19 +106,20 @@ class Entry:
         if self._left:
             self.returns()
         took = time.perf_counter() - self._started
-        trail.record(
-            "request",
-            **self._facts(),
-            status=self.status,
-            code=self.code,
-            act=self.act,
-            attempts=self.attempts,
-            refreshed=self.refreshed,
-            bytes_in=self.bytes_in,
-            bytes_out=self.bytes_out,
-            ms=round(took * 1000, 1),
-            upstream_request_id=self.upstream_request_id,
-        )
+        if self._reserved:
+            trail.redeem(
+                "request",
+                **self._facts(),
+                status=self.status,
+                code=self.code,
+                act=self.act,
+                attempts=self.attempts,
+                refreshed=self.refreshed,
+                bytes_in=self.bytes_in,
+                bytes_out=self.bytes_out,
+                ms=round(took * 1000, 1),
+                upstream_request_id=self.upstream_request_id,
+            )
         metrics.request_ended(
             (self.route or "-", self.method, str(self.status or "-"), self.code or "-"),
             took,

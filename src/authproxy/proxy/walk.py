@@ -94,7 +94,7 @@ class Walk:
         reply = Reply(incoming, entry, self._limits.max_scrub)
         self.active += 1
         try:
-            self._admit()
+            self._admit(entry)
             await self._serve(incoming, entry, reply)
         except Refusal as refusal:
             refuse(reply, refusal)
@@ -110,10 +110,11 @@ class Walk:
             entry.write(self._trail, self._metrics)
         return Sent(reply.keep_alive)
 
-    def _admit(self) -> None:
+    def _admit(self, entry: Entry) -> None:
+        """Take a request on: first a place for its record, so that what is served can always be told."""
+        entry.reserve(self._trail)
         if self.active > self._limits.max_requests:
             raise Overloaded(f"{self._limits.max_requests} requests are under way", reason="requests")
-        self._trail.ensure_room()
 
     async def _serve(self, incoming: Incoming, entry: Entry, reply: Reply) -> None:
         if incoming.fault is not None:
