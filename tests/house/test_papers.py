@@ -3,9 +3,7 @@
 import re
 import subprocess
 import sys
-from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
 
 import kubernetes_validate
 import pytest
@@ -14,49 +12,26 @@ import yaml
 from authproxy.core.config import Config
 from authproxy.core.errors import every_refusal
 from authproxy.metrics import Metrics
+from tests.house.tables import TABLES, written
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-def settings(cls: Any, prefix: str = "") -> list[str]:
-    """Every key of routes.yaml, dotted; `*` stands for a name the operator chooses, `[]` for a list."""
-    found = []
-    hints = get_type_hints(cls)
-    for field in fields(cls):
-        path = prefix + field.name
-        inner = [hints[field.name], *get_args(hints[field.name])]
-        nested = next((kind for kind in inner if is_dataclass(kind)), None)
-        if nested is None:
-            found.append(path)
-        elif inner[0] is nested:
-            found += settings(nested, path + ".")
-        elif "Mapping" in str(inner[0]):
-            found += settings(nested, path + ".*.")
-        else:
-            found += settings(nested, path + "[].")
-    return found
+def test_the_readme_s_tables_are_complete() -> None:
+    """Every setting, refusal and metric, as the code has them."""
+    assert written(README) == README, "run `python -m tests.house.tables`"
+    for table in TABLES.values():
+        assert table() in README
 
 
-@pytest.mark.parametrize("path", settings(Config))
-def test_the_readme_names_every_setting(path: str) -> None:
-    assert f"| `{path}` |" in README
-
-
-@pytest.mark.parametrize("refusal", every_refusal(), ids=lambda kind: kind.code)
-def test_the_readme_names_every_refusal(refusal: Any) -> None:
-    assert f"| `{refusal.code}` | {refusal.status} | `{refusal.act}` |" in README
-
-
-def test_the_readme_names_every_metric() -> None:
-    named = {
-        line.split()[2]
-        for line in Metrics().exposition({("acme", "active"): 1}).decode().splitlines()
-        if line.startswith("# TYPE") and not line.split()[2].endswith("_created")
-    }
-    assert len(named) > 8
-    for name in named:
-        assert f"`{name}" in README, name
+def test_the_tables_name_everything() -> None:
+    for refusal in every_refusal():
+        assert f"| `{refusal.code}` | {refusal.status} | `{refusal.act}` |" in README
+    exposed = Metrics().exposition({("acme", "active"): 1}).decode()
+    families = {line.split()[2] for line in exposed.splitlines() if line.startswith("# TYPE")}
+    for name in (one for one in families if not one.endswith("_created")):
+        assert f"`{name}`" in README
 
 
 def test_ci_runs_what_the_readme_says() -> None:
