@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from authproxy.core.errors import ConnectionRequired
+from authproxy.core.model import ConnectionKey
 from tests.faces.conftest import Desk, Start
 from tests.kit.provider import CANARY
 
@@ -63,6 +65,24 @@ async def test_the_operators_part_does_not_exist_for_agents(desk: Desk) -> None:
         assert (code, said["code"], said["reason"]) == (404, "not_found", "operator_needed")
         again, _, other = await desk.ask(method, there, body_of(method, path, ""), key=key)
         assert (again, other["title"]) == (code, said["title"])
+
+
+async def test_an_operator_sees_the_tenant_and_acts_for_its_users_only(desk: Desk) -> None:
+    ended = await desk.connect("alice")
+    key = await desk.agent(users=("bob",), operator=True)
+    assert (await desk.ask("GET", f"/v1/connections/{ended['connection_id']}", key=key))[0] == 200
+    body = {"user_id": "alice", "auth_requirement": WANT}
+    assert (await desk.ask("POST", "/v1/auth/authorize", body, key=key))[0] == 403
+
+
+@pytest.mark.scenario("B11")
+async def test_a_connection_made_here_is_known_here_at_once(desk: Desk) -> None:
+    key = ConnectionKey("default", "alice", "kit")
+    with pytest.raises(ConnectionRequired):
+        await desk.app.tokens.token(key, scopes=["read"], agent="kit")
+    await desk.connect("alice")
+    usable = await desk.app.tokens.token(key, scopes=["read"], agent="kit")
+    assert usable.header == desk.provider.grants[0].bearer
 
 
 @pytest.mark.scenario("I05")

@@ -123,6 +123,16 @@ async def test_head_and_prefetch_of_the_callback_consume_nothing(desk: Desk) -> 
     assert await status(desk, flow) is FlowStatus.COMPLETED
 
 
+@pytest.mark.scenario("H03", "H08")
+async def test_an_ambiguous_callback_is_not_guessed_at(desk: Desk) -> None:
+    flow = await desk.begin("alice")
+    browser = Browser()
+    back = await pressed(desk, browser, flow["url"])
+    assert (await opened(browser, f"{back}&code=another")).status == 400
+    assert await status(desk, flow) is FlowStatus.PENDING
+    assert (await opened(browser, back)).status == 200
+
+
 @pytest.mark.scenario("H03")
 async def test_two_identical_callbacks_have_one_result(desk: Desk) -> None:
     flow = await desk.begin("alice")
