@@ -200,3 +200,12 @@ def test_spans_and_instants() -> None:
     assert instant("1h", 10_000) == 6400
     assert instant("2026-03-01", 0) == instant("2026-03-01T01:00+01:00", 0)
     assert [span(n) for n in (0, 61, 3600, 90061)] == ["0s", "1m 1s", "1h", "1d 1h"]
+
+
+def test_bench_measures_this_machine(command: Run) -> None:
+    told = command("bench", "--json", "--seconds", "0.1")
+    assert (told.returncode, told.stderr) == (0, "")
+    figures = json.loads(told.stdout)
+    assert figures["proxied"]["p50"] > figures["direct"]["p50"] > 0
+    assert figures["proxied"]["cpu"] > 0
+    assert figures["memory_loaded_mb"] > 10

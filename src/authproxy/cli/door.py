@@ -87,6 +87,9 @@ COMMANDS: Mapping[str, Entry] = {
         "run a provider that behaves like production",
         "authproxy sandbox --port 9000\nauthproxy sandbox --dialect google --set access_token_life=30",
     ),
+    "bench": Entry(
+        "bench", "measure what the proxy costs on this machine", "authproxy bench\nauthproxy bench --json"
+    ),
 }
 
 
