@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import structlog
 from aiohttp import web
@@ -29,7 +29,8 @@ from authproxy.control.consent import Consent
 from authproxy.control.panel import Control
 from authproxy.control.trail import Audit
 from authproxy.core.config import CallerChoice, Config
-from authproxy.core.errors import StoreUnavailable
+from authproxy.core.errors import ConnectionRequired, StoreUnavailable
+from authproxy.core.model import State, Usable
 from authproxy.core.routes import RouteTable
 from authproxy.egress import EgressGuard, GuardedResolver
 from authproxy.faces.api import Api
@@ -42,6 +43,11 @@ from authproxy.store.audit import Trail
 from authproxy.store.keys import load_keyring
 from authproxy.store.sqlite import sqlite_path
 from authproxy.store.vault import Vault
+
+if TYPE_CHECKING:
+    from authproxy.proxy.authority import Authority
+    from authproxy.proxy.place import Place
+    from authproxy.proxy.walk import Walk
 
 log = structlog.get_logger()
 
@@ -78,6 +84,14 @@ class Address(NamedTuple):
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a certificate for it must say, beside this machine's own names."""
+        try:
+            return () if ipaddress.ip_address(self.host).is_unspecified else (self.host,)
+        except ValueError:
+            return (self.host,) if self.host else ()
 
     def __str__(self) -> str:
         if self.path is not None:
@@ -141,6 +155,8 @@ class App:
         self._stack = AsyncExitStack()
         self._control_face: Api | None = None
         self.own: set[tuple[str, int]] = set()
+        self._authority: Authority | None = None
+        self._authority_lock = asyncio.Lock()
 
     @classmethod
     async def open(
@@ -216,15 +232,20 @@ class App:
         self._control_face = api
         return self._bound(runner.addresses)
 
-    async def listen_data(self, address: Address) -> int:
-        """Serve the data plane; returns the port that was bound."""
+    async def listen_data(self, address: Address, *, tls: bool = False) -> int:
+        """Serve the data plane, there and where routes have listeners of their own; returns the port bound there."""
+        from authproxy.proxy.place import Place
         from authproxy.proxy.record import request_ids
-        from authproxy.proxy.server import Listener
+        from authproxy.proxy.tunnel import Tunnels
         from authproxy.proxy.upstream import Upstream
         from authproxy.proxy.walk import Walk
 
         upstream = Upstream(self.guard, limits=self.config.limits, timeouts=self.config.timeouts)
         self._stack.push_async_callback(upstream.close)
+
+        def own() -> frozenset[tuple[str, int]]:
+            return frozenset(self.own)
+
         # --- The data plane is put together here, and nowhere else.
         walk = Walk(
             self.config,
@@ -235,17 +256,38 @@ class App:
             trail=self.trail,
             upstream=upstream,
             metrics=self.metrics,
-            own_authorities=lambda: frozenset(self.own),
+            tunnels=Tunnels(
+                self.config,
+                routes=self.routes,
+                authority=self.authority,
+                guard=self.guard,
+                own_authorities=own,
+            ),
+            standing=self._standing,
+            own_authorities=own,
             new_id=request_ids(secrets.token_hex(10)),
             clock=self.clock,
         )
-        listener = Listener(walk, self.config.limits, self.config.timeouts)
+        for name, choice in self.config.routes.items():
+            if choice.listen is not None:
+                place = Place(route=self.routes.get(name), secure=choice.tls)
+                await self._listen_data(walk, Address.parse(choice.listen), place)
+        return await self._listen_data(walk, address, Place(secure=tls))
+
+    async def _listen_data(self, walk: Walk, address: Address, place: Place) -> int:
+        from authproxy.proxy.server import Listener
+
+        listener = Listener(walk, self.config.limits, self.config.timeouts, place)
         loop = asyncio.get_running_loop()
+        secured: dict[str, Any] = {}
+        if place.secure:
+            secured["ssl"] = (await self.authority()).listener(*address.names)
+            secured["ssl_handshake_timeout"] = self.config.timeouts.header
         server: asyncio.AbstractServer
         if address.path is not None:
-            server = await loop.create_unix_server(listener, address.path)
+            server = await loop.create_unix_server(listener, address.path, **secured)
         else:
-            server = await loop.create_server(listener, address.host, address.port, backlog=1024)
+            server = await loop.create_server(listener, address.host, address.port, backlog=1024, **secured)
 
         async def stop() -> None:
             server.close()
@@ -254,6 +296,20 @@ class App:
 
         self._stack.push_async_callback(stop)
         return self._bound([sock.getsockname() for sock in server.sockets])
+
+    async def authority(self) -> Authority:
+        """The local certificate authority; opened when it is first needed."""
+        from authproxy.proxy.authority import Authority
+
+        async with self._authority_lock:
+            if self._authority is None:
+                self._authority = await Authority.open(self.vault, self.certified_names(), clock=self.clock)
+            return self._authority
+
+    def certified_names(self) -> frozenset[str]:
+        """The hosts that the local authority may speak for: those of routes, and those of listeners."""
+        listeners = [one.listen for one in self.config.routes.values() if one.listen is not None and one.tls]
+        return self.routes.https_names().union(*(Address.parse(one).names for one in listeners))
 
     async def close(self) -> None:
         """Stop accepting, drain requests, drain refreshes, flush the trail, close the store."""
@@ -319,6 +375,19 @@ class App:
         lost = await self.refresher.drain(refresh.lease + refresh.deadline)
         if lost:
             log.error("rotations_lost", count=lost)
+
+    async def _standing(self, usable: Usable) -> None:
+        """Raises ConnectionRequired where a connection was ended while something of it still streams (I08)."""
+        try:
+            seen = await self.vault.generation(usable.connection_id)
+        except StoreUnavailable:
+            return  # nothing is known of it, so nothing is ended for it
+        if seen is None or seen[1] is State.DISCONNECTED:
+            raise ConnectionRequired(
+                f"{usable.key.user} has disconnected {usable.key.provider}",
+                provider=usable.key.provider,
+                user=usable.key.user,
+            )
 
     async def _close_trail(self) -> None:
         try:

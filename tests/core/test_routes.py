@@ -178,6 +178,7 @@ HOSTS = table(
     plain=at(upstream="http://127.0.0.1:8790/api"),
     six=at(upstream="https://[2001:DB8::1]"),
     also=at(upstream="https://idn.example", hosts=("xn--bcher-kva.example", "other.example:8443")),
+    emulated=at(upstream="http://127.0.0.1:8791", hosts=("real.example",)),
     calendar=RouteChoice(),
     drive=RouteChoice(),
     salesforce=RouteChoice(),
@@ -226,7 +227,14 @@ ABSOLUTE = [
     ("https", "www.googleapis.com", 443, b"/calendar/v3/x", "calendar"),
     ("https", "www.googleapis.com", 443, b"/drive/v3/x", "drive"),
     ("https", "www.googleapis.com", 443, b"/youtube/v3/x", None),
-    ("https", "acme.my.salesforce.com", 443, b"/services/data", None),
+    ("https", "acme.my.salesforce.com", 443, b"/services/data", "salesforce"),
+    ("http", "acme.my.salesforce.com", 80, b"/services/data", "salesforce"),
+    ("https", "acme.my.salesforce.com", 8443, b"/services/data", None),
+    ("https", "my.salesforce.com.evil", 443, b"/services/data", None),
+    ("https", "xsalesforce.com", 443, b"/services/data", None),
+    ("http", "real.example", 80, b"/x", "emulated"),
+    ("https", "real.example", 443, b"/x", "emulated"),
+    ("https", "127.0.0.1", 8791, b"/x", None),
 ]
 
 
@@ -254,6 +262,11 @@ def test_connect_is_for_https_upstreams() -> None:
     assert not HOSTS.names_host("api.acme.example", 80)
     assert not HOSTS.names_host("127.0.0.1", 8790)
     assert not HOSTS.names_host("api.acme.example.", 443)
+    assert HOSTS.names_host("real.example", 443)
+    assert not HOSTS.names_host("127.0.0.1", 8791)
+    assert HOSTS.names_host("acme.my.salesforce.com", 443)
+    assert {"api.acme.example", "real.example", ".my.salesforce.com"} <= HOSTS.https_names()
+    assert "127.0.0.1" not in HOSTS.https_names()
 
 
 # --- origins -------------------------------------------------------------------------------------------------------

@@ -87,6 +87,7 @@ REVEALING = {
     "core/secret.py",  # comparing two of them
     "store/sealing.py",  # sealing, and the keyed digest
     "broker/tokens.py",  # the Authorization field
+    "proxy/authority.py",  # the key of the local certificate authority, to sign with
     "broker/flows.py",  # state, verifier and cookie on their way to the browser
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from authproxy.callers.presented import Listener, Presented, presented
+from authproxy.callers.presented import NOTHING, Listener, Presented, presented
 from authproxy.core.errors import CallerUnknown
 from authproxy.core.model import Caller
 
@@ -36,9 +36,11 @@ class Desk:
         *,
         peer_is_loopback: bool,
         listener: Listener,
+        outer: Presented = NOTHING,
     ) -> Identified:
-        """Say who sent these headers. A key that was shown and is not good is refused, whatever else would do."""
-        shown = presented(headers_raw, listener=listener)
+        """Say who sent these headers. A key that was shown and is not good is refused, whatever else would do.
+        `outer` is what was shown for the tunnel that they came through."""
+        shown = presented(headers_raw, listener=listener, outer=outer)
         for kind in self._kinds:
             caller = kind.recognise(shown, peer_is_loopback=peer_is_loopback)
             if caller is not None:

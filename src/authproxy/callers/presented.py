@@ -34,9 +34,12 @@ def digest_of(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def presented(headers: Sequence[tuple[bytes, bytes]], *, listener: Listener) -> Presented:
-    """Read every place in which a credential may stand; several that disagree are refused."""
-    found: list[Presented] = []
+def presented(
+    headers: Sequence[tuple[bytes, bytes]], *, listener: Listener, outer: Presented = NOTHING
+) -> Presented:
+    """Read every place in which a credential may stand; several that disagree are refused. `outer` is what the
+    CONNECT showed, for a request inside its tunnel."""
+    found = [] if outer is NOTHING else [outer]
     for name, value in headers:
         match name.lower():
             case b"authorization":

@@ -382,6 +382,34 @@ def shared_upstreams(config: Config, known: Known) -> Findings:
             )
 
 
+def listeners(config: Config, known: Known) -> Findings:
+    """A listener of a route's own: one route each, and no loopback caller beyond this machine."""
+    owners: dict[str, str] = {}
+    for name, choice in config.routes.items():
+        path = f"routes.{name}.listen"
+        if choice.listen is None:
+            if choice.tls:
+                yield Finding(f"routes.{name}.tls", "is of the route's own listener: say `listen` too")
+            continue
+        owner = owners.setdefault(choice.listen.lower(), name)
+        if owner != name:
+            yield Finding(path, f"is the listener of route `{owner}` already")
+        if choice.listen.startswith("unix:"):
+            continue
+        place = read_host_port(choice.listen)
+        if place is None or not place[1]:
+            yield Finding(path, "must be `host:port` or `unix:/path`")
+        elif not _loopback(place[0]) and all(one.kind == "loopback" for one in config.identity.callers):
+            yield Finding(path, "is open to other machines, and identity.callers knows loopback callers only")
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 CHECKS: tuple[Callable[[Config, Known], Findings], ...] = (
     public_url,
     application_urls,
@@ -394,4 +422,5 @@ CHECKS: tuple[Callable[[Config, Known], Findings], ...] = (
     routes,
     prefixes,
     shared_upstreams,
+    listeners,
 )

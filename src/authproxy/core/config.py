@@ -234,7 +234,7 @@ class RouteChoice:
         "what may be called; with it, all else is refused; without it, the grant's scopes are the limit", None
     )
     hosts: tuple[str, ...] = setting(
-        "further hosts matched in absolute form (the upstream's own always is)",
+        "further hosts matched in absolute form and by CONNECT (the upstream's own always is)",
         (),
         pattern=_HOST,
         must=_HOST_SAID,
@@ -255,6 +255,18 @@ class RouteChoice:
         "redact",
     )
     send_cookies: bool = setting("pass the agent's Cookie on to the upstream", False)
+    rewrite_urls: bool | None = setting(
+        "in base-URL mode, let URLs of the upstream in JSON answers (strings that begin with one) lead back through "
+        "the proxy, as those in `Link` and `Location` always do; default: what the catalogue says, else no",
+        None,
+    )
+    listen: str | None = setting(
+        "a listener of its own, `host:port` or `unix:/path`: all of it is this route, without a prefix",
+        None,
+        pattern=r"unix:/.+|(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9._-]*):[1-9][0-9]{0,4}",
+        must="must be `host:port` or `unix:/path`",
+    )
+    tls: bool = setting("its own listener speaks TLS, with a certificate of the local CA", False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,6 +374,24 @@ class Egress:
 
 
 @dataclass(frozen=True, slots=True)
+class Tunnel:
+    """CONNECT, as clients send it whose HTTPS_PROXY this is. For hosts that a route names TLS is ended here."""
+
+    unrouted: Literal["refuse", "pass"] = setting(
+        "CONNECT to a host that no route names: `refuse` it, or `pass` its bytes on unseen and without credentials",
+        "refuse",
+    )
+    ports: tuple[int, ...] = setting(
+        "ports to which bytes may be passed on", (443,), minimum=1, maximum=65535
+    )
+    idle: float = setting(
+        "seconds without a byte either way after which a tunnel of passed bytes is ended; 0: no limit",
+        600.0,
+        minimum=0,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole of routes.yaml."""
 
@@ -385,3 +415,4 @@ class Config:
     flows: Flows = setting("consent", factory=Flows)
     audit: Audit = setting("the trail", factory=Audit)
     egress: Egress = setting("which addresses may be dialled", factory=Egress)
+    tunnel: Tunnel = setting("CONNECT", factory=Tunnel)

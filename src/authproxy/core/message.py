@@ -138,12 +138,12 @@ class RequestFields:
     hosts: Sequence[bytes] = ()
     accounts: Sequence[bytes] = ()
     cookies: Sequence[bytes] = ()
-    upgrade: Sequence[bytes] = ()
     credentials: Sequence[tuple[bytes, bytes]] = ()
     content_length: int | None = None
     chunked: bool = False
     expects_continue: bool = False
     close: bool = False
+    websocket: bool = False
 
 
 def read_request_fields(raw: RawFields, user_field: bytes) -> RequestFields:
@@ -177,7 +177,6 @@ def _take(found: RequestFields, taken: dict[bytes, list[bytes]], user_field: byt
     found.hosts = taken.get(b"host", ())
     found.accounts = taken.get(_ACCOUNT, ())
     found.cookies = taken.get(b"cookie", ())
-    found.upgrade = taken.get(b"upgrade", ())
     found.credentials = [(name, value) for name in _CREDENTIALS for value in taken.get(name, ())]
     for value in taken.get(b"expect", ()):
         if value.lower() != b"100-continue":
@@ -189,6 +188,10 @@ def _take(found: RequestFields, taken: dict[bytes, list[bytes]], user_field: byt
         named = frozenset(o.lower() for value in options for o in _TOKEN_LIST.split(value) if o)
         found.close = b"close" in named
         found.lines = [line for line in found.lines if line[0].lower() not in named]
+        # The one protocol that is switched to; another (`h2c`) is not asked for upstream, and so not switched to.
+        protocols = [value.lower() for value in taken.get(b"upgrade", ())]
+        bare = not found.chunked and not found.content_length
+        found.websocket = protocols == [b"websocket"] and b"upgrade" in named and bare
 
 
 def _read_framing(found: RequestFields, lengths: list[bytes], codings: list[bytes]) -> None:
@@ -219,6 +222,12 @@ def user_of(values: Sequence[bytes], header: str) -> str:
     return user
 
 
+def ask_identity(fields: RequestFields) -> None:
+    """Ask for a body without a coding: one that is to be rewritten must be readable."""
+    fields.lines = [line for line in fields.lines if line[0].lower() != b"accept-encoding"]
+    fields.lines.append((b"Accept-Encoding", b"identity"))
+
+
 def request_head(
     method: str,
     path: bytes,
@@ -247,6 +256,8 @@ def request_head(
         parts.append(b"Content-Length: %d\r\n" % fields.content_length)
     if fields.expects_continue:
         parts.append(b"Expect: 100-continue\r\n")
+    if fields.websocket:
+        parts.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
     parts += (credential_field, b": ", credential, b"\r\n\r\n")
     return b"".join(parts)
 

@@ -43,7 +43,8 @@ class Route:
     `host` and `authority` are empty where each grant names its own upstream (`Provider.upstream_from`).
     `api_host` says whether the provider's tokens may go to the upstream's host at all; the reader of routes.yaml
     refuses a route where they may not, so False is only seen with a Config built by other means.
-    `max_body` 0: no limit; `timeouts` are the general ones with the route's own in their places.
+    `max_body` 0: no limit; `timeouts` are the general ones with the route's own in their places. `grant_hosts` are
+    the patterns of hosts that a grant may name, where it names its own upstream.
     """
 
     name: str
@@ -64,6 +65,8 @@ class Route:
     keep_set_cookie: bool
     reflected: str
     send_cookies: bool
+    rewrite_urls: bool = False
+    grant_hosts: tuple[str, ...] = ()
 
     def target(self, rest: bytes) -> bytes:
         """The upstream's request-target for what followed the prefix: bytes are joined, nothing is normalised."""
@@ -98,6 +101,8 @@ def compile_route(name: str, choice: RouteChoice, config: Config, known: Known) 
         else choice.keep_set_cookie,
         reflected=choice.reflected,
         send_cookies=choice.send_cookies,
+        rewrite_urls=bool(choice.rewrite_urls),
+        grant_hosts=provider.patterns if provider.upstream_from else (),
     )
 
 
@@ -124,7 +129,7 @@ class _Host:
 class RouteTable:
     """Every route, found in time that does not grow with their number."""
 
-    __slots__ = ("_deepest", "_hosts", "_prefixes", "_routes")
+    __slots__ = ("_deepest", "_grants", "_hosts", "_prefixes", "_routes")
 
     def __init__(self, routes: Iterable[Route], hosts: Mapping[str, Iterable[str]]) -> None:
         """`hosts` has each route's further hosts. Raises ValueError for a tie of prefixes."""
@@ -138,6 +143,7 @@ class RouteTable:
             for origin in _origins(route, hosts.get(route.name, ())):
                 self._hosts.setdefault(origin, _Host()).add(route)
         self._deepest = max((prefix.count(b"/") for prefix in self._prefixes), default=0)
+        self._grants = tuple(route for route in self._routes.values() if route.grant_hosts)
 
     @classmethod
     def build(cls, config: Config, known: Known | None = None) -> RouteTable:
@@ -177,9 +183,11 @@ class RouteTable:
         the request; None where that is none or not only one. Raises BadRequest as `decide` does.
         """
         name = canonical_host(host)
-        at = None if name is None else self._hosts.get((scheme.lower(), name, port))
-        if at is None:
+        if name is None:
             return None
+        at = self._hosts.get((scheme.lower(), name, port))
+        if at is None:
+            return self._of_grants(scheme.lower(), name, port)
         for end in _segment_ends(raw_path, at.deepest):
             routes = at.paths.get(raw_path[:end], ())
             if len(routes) == 1:
@@ -192,7 +200,25 @@ class RouteTable:
     def names_host(self, host: str, port: int) -> bool:
         """Whether some route is for this https host: what CONNECT is ended for."""
         name = canonical_host(host)
-        return name is not None and ("https", name, port) in self._hosts
+        if name is None:
+            return False
+        return ("https", name, port) in self._hosts or self._of_grants("https", name, port) is not None
+
+    def https_names(self) -> frozenset[str]:
+        """Every host that `names_host` is true of; a name beginning with a dot stands for all names below it."""
+        exact = {host for scheme, host, _ in self._hosts if scheme == "https"}
+        return frozenset(exact | {pattern[1:] for route in self._grants for pattern in route.grant_hosts})
+
+    def _of_grants(self, scheme: str, name: str, port: int) -> Route | None:
+        """The one route whose grants may name this host; whether this user's grant does is seen when it is known."""
+        if port != DEFAULT_PORTS.get(scheme):
+            return None
+        found = [
+            route
+            for route in self._grants
+            if any(name.endswith(pattern[1:].lower()) for pattern in route.grant_hosts)
+        ]
+        return found[0] if len(found) == 1 else None
 
 
 def _segment_ends(raw_path: bytes, deepest: int) -> Iterator[int]:
@@ -216,6 +242,9 @@ def _origins(route: Route, further: Iterable[str]) -> Iterator[tuple[str, str, i
         if (pair := read_host_port(text)) is None:
             raise ValueError(f"route {route.name} has a host that is none")
         named.append((pair[0], pair[1] or default))
+        if route.scheme == "http":
+            # A stand-in without TLS for an API that clients know as https: they are let believe it.
+            yield "https", pair[0], pair[1] or DEFAULT_PORTS["https"]
     for host, port in dict.fromkeys(named):
         yield route.scheme, host, port
         if route.scheme == "https" and port == default:

@@ -19,6 +19,7 @@ class Source(Protocol):
     def resume(self) -> None: ...
     def discard(self) -> None: ...
     def write(self, data: bytes) -> None: ...
+    def finish(self) -> None: ...
     async def drained(self) -> None: ...
 
 
@@ -135,6 +136,11 @@ class Answer:
             raise ConnectionResetError("the tunnel is closed")
         self._source.write(data)
         await self._source.drained()
+
+    def finish(self) -> None:
+        """Close the tunnel's direction to the upstream."""
+        if self._source is not None:
+            self._source.finish()
 
     # The connection's side.
 

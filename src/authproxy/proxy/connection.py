@@ -205,6 +205,14 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is not None and self._phase is not Phase.GONE:
             self._transport.write(data)
 
+    def finish(self) -> None:
+        """In a tunnel: nothing more will be written. Over TLS, which has no half-close, that is the end."""
+        if self._transport is not None and self._phase is Phase.TUNNEL:
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+            else:
+                self._transport.close()
+
     async def drained(self) -> None:
         """Wait until the upstream has taken enough of what was written."""
         if self._writable is not None:
@@ -347,7 +355,10 @@ class Connection(asyncio.BufferedProtocol):
         answered.set_result(answer)
         framing = head.framing
         if head.status == 101:
+            assert self._timing is not None
             self._phase = Phase.TUNNEL
+            # Silence in one direction means nothing in a tunnel: whoever sees both keeps the time.
+            self._timing = Timing(self._timing.connect, self._timing.first_byte, inf, self._timing.total)
         elif framing == "length" and head.length:
             self._left = head.length
             self._phase = Phase.LENGTH

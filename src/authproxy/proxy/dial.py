@@ -31,6 +31,21 @@ async def dial(origin: Origin, guard: EgressGuard, tls: ssl.SSLContext, protocol
     Raises UpstreamUnreachable and EgressBlocked; the caller sets the time limit.
     """
     loop = asyncio.get_running_loop()
+    sock = await connected(origin, guard)
+    try:
+        if origin.scheme == "https":
+            _, made = await loop.create_connection(protocol, sock=sock, ssl=tls, server_hostname=origin.host)
+        else:
+            _, made = await loop.create_connection(protocol, sock=sock)
+    except ssl.SSLError:
+        raise unreachable(origin, "tls") from None
+    except OSError:
+        raise unreachable(origin, "reset") from None
+    return made
+
+
+async def connected(origin: Origin, guard: EgressGuard) -> socket.socket:
+    """A socket to the origin's host, which has been judged. Raises as `dial`."""
     sock = await _connect(origin, await guard.resolve(origin.host, origin.port))
     try:
         guard.connected(sock, origin.host, origin.port)
@@ -42,16 +57,7 @@ async def dial(origin: Origin, guard: EgressGuard, tls: ssl.SSLContext, protocol
     except EgressBlocked:
         sock.close()
         raise
-    try:
-        if origin.scheme == "https":
-            _, made = await loop.create_connection(protocol, sock=sock, ssl=tls, server_hostname=origin.host)
-        else:
-            _, made = await loop.create_connection(protocol, sock=sock)
-    except ssl.SSLError:
-        raise unreachable(origin, "tls") from None
-    except OSError:
-        raise unreachable(origin, "reset") from None
-    return made
+    return sock
 
 
 async def _connect(origin: Origin, addresses: tuple[Address, ...]) -> socket.socket:

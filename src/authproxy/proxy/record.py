@@ -41,6 +41,7 @@ class Entry:
         "generation",
         "host",
         "method",
+        "named_host",
         "path",
         "provider",
         "refreshed",
@@ -64,6 +65,7 @@ class Entry:
         self.generation: int | None = None
         self.route: str | None = None
         self.host: str | None = None
+        self.named_host: str | None = None  # the one that was asked for, where a grant says which it is
         self.path: bytes = b""
         self.status: int | None = None
         self.code: str | None = None

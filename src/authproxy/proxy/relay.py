@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from authproxy.core.errors import BadRequest, CallerUnknown, HeaderTooLarge, Refusal
 from authproxy.core.message import RequestFields, answer_lines, values_of
+from authproxy.core.rewriting import DIGESTS, MOVED_FIELDS, Base, Move, Rewriter
 from authproxy.core.routes import Route
 from authproxy.core.scrub import Scrubber, Watcher, is_text, reflected, scrubbed_value
 from authproxy.proxy.record import Entry
@@ -38,7 +39,16 @@ _REASONS = {
 class Reply:
     """Where the answer to one request goes, and what is known of how it must be framed."""
 
-    __slots__ = ("body_pending", "entry", "head_sent", "incoming", "keep_alive", "max_scrub", "resend")
+    __slots__ = (
+        "base",
+        "body_pending",
+        "entry",
+        "head_sent",
+        "incoming",
+        "keep_alive",
+        "max_scrub",
+        "resend",
+    )
 
     def __init__(self, incoming: Incoming, entry: Entry, max_scrub: int) -> None:
         self.incoming = incoming
@@ -48,6 +58,7 @@ class Reply:
         self.head_sent = False
         self.resend = False
         self.body_pending = False
+        self.base: Base | None = None  # where the agent finds the route, in base-URL mode
 
     def read(self, fields: RequestFields) -> None:
         """Take from the request what decides whether its connection lives on (RFC 9112 §9.3)."""
@@ -112,29 +123,21 @@ async def relay(reply: Reply, answer: Answer, peeked: bytes, route: Route, needl
     """
     entry = reply.entry
     entry.status = answer.status
-    fields: Fields = answer.fields
-    reason = answer.reason
     if route.reflected == "pass":
         needles = ()
-    else:
-        # The reason phrase is as good a mirror as any field.
-        (_, reason), *fields = _scrubbed(
-            [(b"", answer.reason), *answer.fields], needles, block=route.reflected == "block"
-        )
-    lines = answer_lines(fields, keep_set_cookie=route.keep_set_cookie)
-    entry.upstream_request_id = _upstream_id(lines)
-    if entry.upstream_request_id is None:
-        lines.append(b"X-Request-ID: %b\r\n" % entry.request_id.encode("ascii"))
-    if reply.resend:
-        lines.append(b"X-Authproxy-Retry: resend\r\n")
-    sieve = _sieve(fields, needles, route, reply.max_scrub)
+    lines, reason = head_lines(reply, answer, route, needles)
+    sieve = _sieve(answer.fields, needles, route, reply.max_scrub)
+    rewriter = _rewriter(reply, answer, route)
     first = peeked + answer.take()
+    whole = answer.ended
     if sieve is not None:
-        first = sieve.feed(first, last=answer.ended)
-    chunked = _frame(reply, answer, lines)
+        first = sieve.feed(first, last=whole)
+    if rewriter is not None:
+        first = rewriter.feed(first, last=whole)
+    chunked = _frame(reply, answer, lines, None if rewriter is None else len(first) if whole else -1)
     head = b"HTTP/1.1 %d %b\r\n%b\r\n" % (answer.status, reason, b"".join(lines))
     entry.bytes_out += len(first)
-    if answer.ended:
+    if whole:
         reply.write(head + (_piece(first, chunked) + _LAST if chunked else first))
         return
     reply.write(head + _piece(first, chunked))
@@ -144,12 +147,61 @@ async def relay(reply: Reply, answer: Answer, peeked: bytes, route: Route, needl
         data = await answer.read()
         if sieve is not None:
             data = sieve.feed(data, last=answer.ended)
+        if rewriter is not None:
+            data = rewriter.feed(data, last=answer.ended)
         if data:
             client.write(_piece(data, chunked))
             entry.bytes_out += len(data)
     if chunked:
         client.write(_LAST)
     await client.drain()
+
+
+def head_lines(
+    reply: Reply, answer: Answer, route: Route, needles: Sequence[bytes]
+) -> tuple[list[bytes], bytes]:
+    """An answer's field lines without its framing, and its reason phrase, as they go to the agent."""
+    fields: Fields = answer.fields
+    reason = answer.reason
+    if needles:
+        # The reason phrase is as good a mirror as any field.
+        (_, reason), *fields = _scrubbed(
+            [(b"", answer.reason), *answer.fields], needles, block=route.reflected == "block"
+        )
+    if reply.base is not None:
+        fields = _moved(reply.base, answer, route, fields)
+    lines = answer_lines(fields, keep_set_cookie=route.keep_set_cookie)
+    entry = reply.entry
+    entry.upstream_request_id = _upstream_id(lines)
+    if entry.upstream_request_id is None:
+        lines.append(b"X-Request-ID: %b\r\n" % entry.request_id.encode("ascii"))
+    if reply.resend:
+        lines.append(b"X-Authproxy-Retry: resend\r\n")
+    return lines, reason
+
+
+def _moved(base: Base, answer: Answer, route: Route, fields: Fields) -> Fields:
+    """The fields with URLs of the upstream leading back here; in base-URL mode only."""
+    if not any(len(name) in (4, 8) and name.lower() in MOVED_FIELDS for name, _ in fields):
+        return fields
+    move = Move(*answer.exchange.origin, route.base_path, base)
+    return [
+        (name, move.field(low, value) if (low := name.lower()) in MOVED_FIELDS else value)
+        for name, value in fields
+    ]
+
+
+def _rewriter(reply: Reply, answer: Answer, route: Route) -> Rewriter | None:
+    """For JSON, where the route says so. A part of a body, and a coded one that came although none was asked for,
+    are handed on as they are."""
+    if reply.base is None or not route.rewrite_urls or answer.status == 206:
+        return None
+    kind = b"".join(values_of(answer.fields, b"content-type")[:1]).partition(b";")[0].strip().lower()
+    if kind != b"application/json" and not kind.endswith(b"+json"):
+        return None
+    if b",".join(values_of(answer.fields, b"content-encoding")).strip().lower() not in (b"", b"identity"):
+        return None
+    return Rewriter(Move(*answer.exchange.origin, route.base_path, reply.base))
 
 
 def _scrubbed(fields: Fields, needles: Sequence[bytes], *, block: bool) -> Fields:
@@ -179,15 +231,23 @@ def _sieve(fields: Fields, needles: Sequence[bytes], route: Route, limit: int) -
     )
 
 
-def _frame(reply: Reply, answer: Answer, lines: list[bytes]) -> bool:
-    """Add the framing lines; says whether the body goes out in chunks."""
+def _frame(reply: Reply, answer: Answer, lines: list[bytes], rewritten: int | None) -> bool:
+    """Add the framing lines; says whether the body goes out in chunks. `rewritten` is the length of a body that is
+    not the upstream's any more, negative where it is not known yet."""
     if not reply.incoming.content.is_eof():
         # An answer before the request's end: what is left of the body must not be read as a request.
         reply.keep_alive = False
     chunked = False
-    if answer.framing == "length" or (answer.framing == "none" and answer.length is not None):
-        lines.append(b"Content-Length: %d\r\n" % (answer.length or 0))
-    elif answer.framing in ("chunked", "close"):
+    framing, length = answer.framing, answer.length
+    if rewritten is not None:
+        lines[:] = [line for line in lines if line.partition(b":")[0].lower() not in DIGESTS]
+        if framing == "none":
+            length = None
+        elif framing == "length":
+            framing, length = ("length", rewritten) if rewritten >= 0 else ("chunked", None)
+    if framing == "length" or (framing == "none" and length is not None):
+        lines.append(b"Content-Length: %d\r\n" % (length or 0))
+    elif framing in ("chunked", "close"):
         chunked = reply.incoming.version == (1, 1)
         if chunked:
             lines.append(b"Transfer-Encoding: chunked\r\n")

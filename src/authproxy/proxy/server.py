@@ -19,6 +19,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from authproxy.core.config import Limits, Timeouts
 from authproxy.core.errors import BadRequest, HeaderTooLarge, Refusal
+from authproxy.proxy.place import MAIN, Place
 
 log = structlog.get_logger()
 
@@ -90,11 +91,14 @@ class Serves(Protocol):
 class Client(RequestHandler):
     """One agent's connection."""
 
-    __slots__ = ("_head_since", "misspelt", "peer_is_local")
+    __slots__ = ("_head_since", "_listener", "_tunnelling", "misspelt", "peer_is_local", "place")
 
-    def __init__(self, manager: Listener, **kwargs: Any) -> None:
+    def __init__(self, manager: Listener, place: Place, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
+        self.place = place
+        self._listener = manager
         self._head_since: float | None = None
+        self._tunnelling: asyncio.Task[Any] | None = None
         self.misspelt = False
         self.peer_is_local = False
 
@@ -134,6 +138,43 @@ class Client(RequestHandler):
         if self.transport is not None:
             self.transport.abort()
 
+    # Taking the connection over, for what is not HTTP any more.
+
+    def tunnel(self) -> tuple[asyncio.Transport, bytes]:
+        """The socket, for another protocol, and the bytes that came behind the request that asked for it.
+
+        The request under way goes on until whoever took it is done, and then calls `leave`; a listener that shuts
+        down ends it when all else has drained. Raises ConnectionResetError where the agent is gone.
+        """
+        if self.transport is None:
+            raise ConnectionResetError("the agent is gone")
+        self._tunnelling = asyncio.current_task()
+        early, self._message_tail = self._message_tail, b""
+        return self.transport, early
+
+    def leave(self) -> None:
+        """The socket is nothing to this protocol any more: aiohttp's loop for it ends, and leaves it open."""
+        self.transport = None
+        self._force_close = True
+        if self._keepalive_handle is not None:
+            self._keepalive_handle.cancel()
+        if self._manager is not None:
+            self._manager.connection_lost(self)
+
+    def inner(self, place: Place) -> Client:
+        """A connection of the same listener, for the requests inside a tunnel."""
+        return self._listener.client(place)
+
+    @property
+    def tunnelling(self) -> bool:
+        """Whether somebody has taken the socket."""
+        return self._tunnelling is not None
+
+    def end_tunnel(self) -> None:
+        """End what was made of the socket."""
+        if self._tunnelling is not None:
+            self._tunnelling.cancel()
+
     def _make_error_handler(self, err_info: Any) -> Callable[[Any], Awaitable[Any]]:
         """aiohttp's parser has refused a head: the walk answers and records it like any other refusal."""
         serve = self._request_handler
@@ -163,7 +204,7 @@ def is_loopback(address: str) -> bool:
 class Listener(web.Server):
     """Makes a `Client` of each connection, and closes those whose head takes too long."""
 
-    def __init__(self, serve: Serves, limits: Limits, timeouts: Timeouts) -> None:
+    def __init__(self, serve: Serves, limits: Limits, timeouts: Timeouts, place: Place = MAIN) -> None:
         demand_c_parser()
         super().__init__(
             serve,  # type: ignore[arg-type] # an Incoming stands where aiohttp says BaseRequest
@@ -178,12 +219,17 @@ class Listener(web.Server):
             lingering_time=2.0,
         )
         self._timeouts = timeouts
+        self._place = place
         self._sweeper: asyncio.TimerHandle | None = None
 
     def __call__(self) -> Client:
         if self._sweeper is None:
             self._sweep()
-        return Client(self, loop=self._loop, **self._kwargs)
+        return self.client(self._place)
+
+    def client(self, place: Place) -> Client:
+        """A connection that speaks from there."""
+        return Client(self, place, loop=self._loop, **self._kwargs)
 
     def _sweep(self) -> None:
         """One timer for all connections: a deadline on the head, from its first byte, not re-armed by later ones."""
@@ -197,6 +243,12 @@ class Listener(web.Server):
         """Stop reading new requests, let those under way end within `timeout` seconds, then close."""
         if self._sweeper is not None:
             self._sweeper.cancel()
+        # A tunnel ends only when its parties wish: it lives as long as there is anything else to wait for.
+        plain = [one for one in self.connections if not (isinstance(one, Client) and one.tunnelling)]
+        await asyncio.gather(*(one.shutdown(timeout) for one in plain))
+        for one in self.connections:
+            if isinstance(one, Client):
+                one.end_tunnel()
         await super().shutdown(timeout)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 from aiohttp import web
@@ -30,20 +30,24 @@ from authproxy.core.errors import (
     Overloaded,
     PolicyDenied,
     Refusal,
-    UserMissing,
-    UserNotAllowed,
 )
 from authproxy.core.message import RequestFields, Target
-from authproxy.core.model import DEFAULT_ACCOUNT, Caller, ConnectionKey, Usable
+from authproxy.core.model import ConnectionKey, Usable
 from authproxy.core.oauth import instance_upstream
+from authproxy.core.origin import canonical_host
 from authproxy.core.providers import Provider
+from authproxy.core.rewriting import Base
 from authproxy.core.routes import Route, RouteTable
 from authproxy.metrics import Metrics
+from authproxy.proxy.place import Inside, Place
+from authproxy.proxy.reception import Reception, account_of
 from authproxy.proxy.record import Entry
 from authproxy.proxy.relay import Reply, refuse, relay
 from authproxy.proxy.server import Incoming, Sent
 from authproxy.proxy.spool import Body, ReadBody, SpoolBudget
+from authproxy.proxy.tunnel import VIA, Tunnels
 from authproxy.proxy.upstream import Answer, Exchange, Origin, Upstream
+from authproxy.proxy.websocket import switch
 from authproxy.store.audit import Trail
 
 log = structlog.get_logger()
@@ -68,15 +72,19 @@ class Walk:
         trail: Trail,
         upstream: Upstream,
         metrics: Metrics,
+        tunnels: Tunnels,
+        standing: Callable[[Usable], Awaitable[None]],
         own_authorities: Callable[[], frozenset[tuple[str, int]]],
         new_id: Callable[[], str],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._limits = config.limits
         self._strict = config.audit.durability == "strict"
-        self._user_header = config.identity.user_header
+        self._leash = config.refresh.leash
         self._user_field = config.identity.user_header.lower().encode("ascii")
-        self._desk = desk
+        self._reception = Reception(desk, config.identity.user_header)
+        self._tunnels = tunnels
+        self._standing = standing
         self._routes = routes
         self._providers = providers
         self._tokens = tokens
@@ -122,11 +130,20 @@ class Walk:
         fields = self._fields(incoming)
         reply.read(fields)
         target = message.target_of(incoming.method, incoming.target)
-        entry.via = target.form
-        caller, user = self._who(incoming, fields, target, entry)
-        route, path = self._route(incoming.method, target, entry)
+        place = incoming.client.place
+        entry.via = VIA if place.tunnel is not None or target.form == "authority" else target.form
+        if target.form == "authority":
+            inside = self._reception.connect(incoming, fields, target, entry)
+            await self._tunnels.open(incoming, fields, entry, reply, inside)
+            return
+        caller, user = self._reception.welcome(incoming, fields, target, entry)
+        route, path = self._route(place, fields, target, entry)
+        if target.form == "origin" and place.tunnel is None:
+            reply.base = _base(place, route, fields)
+            if route.rewrite_urls:
+                message.ask_identity(fields)
         self._judge(route, incoming.method, path, fields, entry)
-        key = ConnectionKey(caller.tenant, user, route.provider, _account(fields))
+        key = ConnectionKey(caller.tenant, user, route.provider, account_of(fields))
         entry.concern(key)
         usable = await self._tokens.token(key, scopes=route.scopes, agent=caller.agent)
         if self._strict:
@@ -152,54 +169,41 @@ class Walk:
             fields.expects_continue = False
         if len(fields.hosts) > 1 or (not fields.hosts and incoming.version == (1, 1)):
             raise BadRequest("send exactly one Host header", reason="host")
-        if fields.upgrade and any(b"websocket" in value.lower() for value in fields.upgrade):
-            raise BadRequest("this listener does not take WebSocket upgrades", reason="upgrade")
         return fields
 
-    def _who(
-        self, incoming: Incoming, fields: RequestFields, target: Target, entry: Entry
-    ) -> tuple[Caller, str]:
-        """The caller, and the user it may act for. A credential bound to a user needs no user header."""
-        found = self._desk.identify(
-            fields.credentials, peer_is_loopback=incoming.client.peer_is_local, listener="data"
-        )
-        caller = found.caller
-        entry.tenant, entry.agent = caller.tenant, caller.agent
-        if fields.hosts:
-            host, _port = message.authority_of(fields.hosts[0])
-            if caller.kind == "loopback" and target.form == "origin" and message.foreign(host):
-                raise BadRequest("Host is not a name of this listener", reason="host", status=421)
-        named = found.user or caller.bound_user
-        user = message.user_of(fields.users, self._user_header) if fields.users or named is None else named
-        if named is not None and user != named:
-            raise UserNotAllowed("the credential names another user than the header", reason="mismatch")
-        if not caller.allowed(user):
-            raise UserNotAllowed("this caller may not act for that user", user=user)
-        entry.user = user
-        return caller, user
-
-    def _route(self, method: str, target: Target, entry: Entry) -> tuple[Route, bytes]:
+    def _route(
+        self, place: Place, fields: RequestFields, target: Target, entry: Entry
+    ) -> tuple[Route, bytes]:
         """The route, and the path at its upstream."""
-        if target.form == "authority":
-            raise PolicyDenied("CONNECT is not served by this listener", reason="connect", status=405)
         if target.form == "asterisk":
             raise NoRoute("`OPTIONS *` belongs to no route")
-        if target.form == "absolute" and (target.host, target.port) not in self._own_authorities():
-            route = self._routes.match_host(
-                target.scheme, target.host, target.port, target.path, entry.method
-            )
-            if route is None:
-                raise NoRoute("no route has this host", reason="host")
-            path = target.path
+        if place.tunnel is not None:
+            scheme, host, port = _inside(place.tunnel, fields, target)
+        elif target.form == "absolute" and (target.host, target.port) not in self._own_authorities():
+            scheme, host, port = target.scheme, target.host, target.port
         else:
-            found = self._routes.match_prefix(target.path)
+            return self._route_here(place, target.path, entry)
+        route = self._routes.match_host(scheme, host, port, target.path, entry.method)
+        if route is None or place.route not in (None, route):
+            raise NoRoute("no route has this host", reason="host")
+        if host != route.host and any(host.endswith(one[1:]) for one in route.grant_hosts):
+            entry.named_host = host
+        entry.route = route.name
+        entry.path = target.path
+        return route, target.path
+
+    def _route_here(self, place: Place, path: bytes, entry: Entry) -> tuple[Route, bytes]:
+        """The same by path, on a listener of all routes or of one."""
+        if place.route is not None:
+            route, rest = place.route, path
+        else:
+            found = self._routes.match_prefix(path)
             if found is None:
                 raise NoRoute("no route has this prefix", reason="prefix")
             route, rest = found
-            path = route.target(rest)
         entry.route = route.name
-        entry.path = path
-        return route, path
+        entry.path = route.target(rest)
+        return route, entry.path
 
     def _judge(self, route: Route, method: str, path: bytes, fields: RequestFields, entry: Entry) -> None:
         if method == "TRACE":
@@ -260,7 +264,15 @@ class Walk:
                     )
                 elif fresh is not None:
                     reply.resend = True
-            await relay(reply, answer, peeked, route, usable.needles)
+            if answer.status == 101:
+
+                async def still() -> None:
+                    self._reception.identify(incoming, fields)
+                    await self._standing(usable)
+
+                await switch(reply, answer, route, usable.needles, (self._leash, still))
+            else:
+                await relay(reply, answer, peeked, route, usable.needles)
         finally:
             answer.close()
 
@@ -276,6 +288,10 @@ class Walk:
         body: Body | None,
     ) -> Answer:
         origin, authority = _destination(route, provider, usable)
+        if entry.named_host not in (None, origin.host):
+            raise BadRequest(
+                f"this user's {route.provider} is at {origin.host}", reason="instance", status=421
+            )
         entry.host = origin.host
         entry.attempts += 1
         entry.generation = usable.generation
@@ -301,6 +317,7 @@ class Walk:
             partition=usable.key,
             expect_continue=fields.expects_continue and body is not None,
             timeouts=route.timeouts,
+            upgrade=fields.websocket,
         )
         entry.leaves()
         answer = await self._upstream.send(exchange)
@@ -308,13 +325,25 @@ class Walk:
         return answer
 
 
-def _account(fields: RequestFields) -> str:
-    if not fields.accounts:
-        return DEFAULT_ACCOUNT
-    try:
-        return message.user_of(fields.accounts, "X-Authproxy-Account")
-    except UserMissing as exc:
-        raise BadRequest(exc.title, reason="account") from None
+def _inside(tunnel: Inside, fields: RequestFields, target: Target) -> tuple[str, str, int]:
+    """Where a request in a tunnel goes: where the tunnel goes, or nowhere (D19)."""
+    named = [message.authority_of(value) for value in fields.hosts]
+    if target.form == "absolute":
+        named.append((target.host, target.port if target.scheme == "https" else -1))
+    for host, port in named:
+        if (canonical_host(host), port or 443) != (tunnel.host, tunnel.port):
+            raise BadRequest("the request names another host than its tunnel", reason="host", status=421)
+    if not named:
+        raise BadRequest("send exactly one Host header", reason="host")
+    return "https", tunnel.host, tunnel.port
+
+
+def _base(place: Place, route: Route, fields: RequestFields) -> Base | None:
+    """Where this agent finds the route, in its own words; None where it does not say (HTTP/1.0)."""
+    if not fields.hosts:
+        return None
+    origin = (b"https://" if place.secure else b"http://") + fields.hosts[0]
+    return Base(origin, b"" if place.route is not None else route.prefix)
 
 
 def _destination(route: Route, provider: Provider, usable: Usable) -> tuple[Origin, bytes]:

@@ -1,0 +1,34 @@
+"""Where a request was said: on which listener, and inside which tunnel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from authproxy.callers.presented import Presented
+from authproxy.core.routes import Route
+
+
+class Inside(NamedTuple):
+    """What a CONNECT has settled for all requests inside its tunnel.
+
+    `shown` is the digest of the key that it carried, judged anew for each request, so that a key that is revoked
+    ends here as elsewhere; `user` is the one that it named, None where the requests inside must name theirs.
+    """
+
+    host: str
+    port: int
+    shown: Presented
+    user: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """`route` is set where the whole listener is one route; `secure` says whether agents speak TLS there."""
+
+    route: Route | None = None
+    secure: bool = False
+    tunnel: Inside | None = None
+
+
+MAIN = Place()

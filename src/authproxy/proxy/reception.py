@@ -1,0 +1,89 @@
+"""Who asks, and for whom: read from the request, and from the CONNECT that its tunnel was opened with."""
+
+from __future__ import annotations
+
+from authproxy.callers.desk import Desk, Identified
+from authproxy.callers.presented import NOTHING, presented
+from authproxy.core import message
+from authproxy.core.errors import BadRequest, UserMissing, UserNotAllowed
+from authproxy.core.message import RequestFields, Target
+from authproxy.core.model import DEFAULT_ACCOUNT, Caller
+from authproxy.proxy.place import Inside
+from authproxy.proxy.record import Entry
+from authproxy.proxy.server import Incoming
+
+
+class Reception:
+    """Identifies callers, and believes what they say of users only as far as they may act for them."""
+
+    def __init__(self, desk: Desk, user_header: str) -> None:
+        self._desk = desk
+        self._user_header = user_header
+
+    def welcome(
+        self, incoming: Incoming, fields: RequestFields, target: Target, entry: Entry
+    ) -> tuple[Caller, str]:
+        """The caller, and the user it may act for. A credential bound to a user needs no user header."""
+        caller, user = self._read(incoming, fields, target, entry)
+        if user is None:
+            user = message.user_of(fields.users, self._user_header)
+            self._allow(caller, user)
+            entry.user = user
+        return caller, user
+
+    def connect(self, incoming: Incoming, fields: RequestFields, target: Target, entry: Entry) -> Inside:
+        """The same for a CONNECT, which may leave it to the requests inside to name their user."""
+        _, user = self._read(incoming, fields, target, entry)
+        return Inside(target.host, target.port, presented(fields.credentials, listener="data"), user)
+
+    def identify(self, incoming: Incoming, fields: RequestFields) -> Identified:
+        """Who sent this request, by what is known of keys now. Raises CallerUnknown."""
+        tunnel = incoming.client.place.tunnel
+        return self._desk.identify(
+            fields.credentials,
+            peer_is_loopback=incoming.client.peer_is_local,
+            listener="data",
+            outer=NOTHING if tunnel is None else tunnel.shown,
+        )
+
+    def _read(
+        self, incoming: Incoming, fields: RequestFields, target: Target, entry: Entry
+    ) -> tuple[Caller, str | None]:
+        tunnel = incoming.client.place.tunnel
+        found = self.identify(incoming, fields)
+        caller = found.caller
+        entry.tenant, entry.agent = caller.tenant, caller.agent
+        if fields.hosts:
+            host, _port = message.authority_of(fields.hosts[0])
+            if (
+                caller.kind == "loopback"
+                and target.form == "origin"
+                and tunnel is None
+                and message.foreign(host)
+            ):
+                raise BadRequest("Host is not a name of this listener", reason="host", status=421)
+        named = {name for name in (found.user, caller.bound_user, tunnel and tunnel.user) if name is not None}
+        if fields.users:
+            named.add(message.user_of(fields.users, self._user_header))
+        if len(named) > 1:
+            raise UserNotAllowed("the credential names another user than the header", reason="mismatch")
+        if not named:
+            return caller, None
+        user = named.pop()
+        self._allow(caller, user)
+        entry.user = user
+        return caller, user
+
+    def _allow(self, caller: Caller, user: str) -> None:
+        if not caller.allowed(user):
+            raise UserNotAllowed("this caller may not act for that user", user=user)
+
+
+def account_of(fields: RequestFields) -> str:
+    """Which of the user's accounts at the provider is meant."""
+    if not fields.accounts:
+        return DEFAULT_ACCOUNT
+    try:
+        return message.user_of(fields.accounts, "X-Authproxy-Account")
+    except UserMissing as exc:
+        raise BadRequest(exc.title, reason="account") from None
