@@ -24,9 +24,15 @@ def reading(
     file: str, environment: Environment | None = None, environ: Mapping[str, str] = os.environ
 ) -> Reading:
     """One file as values. Raises ConfigFaults, or Stop where there is no such file."""
+    path, text = text_of(file)
+    return read(text, file=file, environ=environ, read_file=beside(path), environment=environment)
+
+
+def text_of(file: str) -> tuple[Path, str]:
+    """The file's path and its text. Raises Stop where there is none."""
     path = Path(file)
     try:
-        text = path.read_text(encoding="utf-8")
+        return path, path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise Stop(
             f"there is no {path}: name the configuration with --config or AUTHPROXY_CONFIG "
@@ -36,7 +42,6 @@ def reading(
         raise Stop(f"{path} is not UTF-8") from None
     except OSError as error:
         raise Stop(f"{path} cannot be read: {error.strerror or type(error).__name__}") from None
-    return read(text, file=file, environ=environ, read_file=_beside(path), environment=environment)
 
 
 def line(fault: Fault) -> str:
@@ -46,6 +51,6 @@ def line(fault: Fault) -> str:
     return f"{fault.file}:{fault.line}: {severity}{path}{fault.message}"
 
 
-def _beside(config: Path) -> Callable[[str], str]:
+def beside(config: Path) -> Callable[[str], str]:
     """Files named by `file:` hang below the configuration's own folder."""
     return lambda name: (config.parent / name).read_text(encoding="utf-8")
