@@ -49,6 +49,12 @@ COMMANDS: Mapping[str, Entry] = {
         "validate the configuration; every fault with file, line and path",
         "authproxy check --config routes.yaml\nauthproxy check --schema > routes.schema.json",
     ),
+    "doctor": Entry(
+        "doctor",
+        "what is wrong between this configuration, the stored connections and the providers' rules",
+        "authproxy doctor\nauthproxy doctor --config production.yaml --against staging.yaml\n"
+        "authproxy doctor --online --provider google\nauthproxy doctor --explain D02",
+    ),
     "connect": Entry(
         "connect",
         "connect a user's account: prints the link, waits for the end",
