@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 from authproxy.core.model import Environment
 from authproxy.store.sealing import Keyring, generate_key
 from authproxy.store.vault import Vault
+from tests.kit.postgres import Postgres
 from tests.store.parts import NOW
 
 Opener = Callable[..., Awaitable[Vault]]
@@ -21,9 +22,17 @@ def keyring() -> Keyring:
     return Keyring.parse(generate_key())
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with Postgres.running() as server:
+        yield server
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty store of each kind."""
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgres").database())
     return {"memory": "sqlite://", "sqlite": f"sqlite:///{tmp_path}/store.db"}[request.param]
 
 

@@ -50,6 +50,9 @@ _CLAIM: Final = """UPDATE events SET audited = 1 WHERE audited = 0
     AND id IN (SELECT id FROM events WHERE audited = 0 ORDER BY id LIMIT ?) RETURNING *"""
 _WAITING_EVENTS: Final = "SELECT 1 AS one FROM events WHERE audited = 0 LIMIT 1"
 
+TURN: Final = "audit"
+"""Who writes records does it alone, so that positions become visible in their order and a tail can skip none."""
+
 Record = tuple[str, dict[str, Any]]
 
 
@@ -243,6 +246,7 @@ class Trail:
         checkpoint = self._checkpoint_due()
 
         async def work(tx: Transaction) -> tuple[int, Head]:
+            await tx.alone(TURN)
             records = [
                 _of_event(event) for event in sorted(await tx.run(_CLAIM, _EVENTS), key=lambda row: row["id"])
             ]
@@ -273,9 +277,10 @@ class Trail:
         count, head = self._attempt
 
         async def work(tx: Transaction) -> Sequence[Row]:
+            await tx.alone(TURN)
             return await tx.run("SELECT seq, hash FROM chains WHERE chain = ?", head.chain)
 
-        # In a write transaction, because it then stands behind a commit that may still be under way.
+        # In its turn, because it then stands behind a commit that may still be under way.
         rows = await self._vault.backend.write(work)
         self._attempt = None
         if rows and (rows[0]["seq"], rows[0]["hash"]) == (head.seq, head.hash):
@@ -285,6 +290,7 @@ class Trail:
         empty = Head(f"{self._name}-{secrets.token_hex(8)}", 0, "")
 
         async def work(tx: Transaction) -> Head:
+            await tx.alone(TURN)
             anchors = await self._anchor(tx, empty.chain, _TIPS, _YOUNGEST)
             if (
                 self._head is not None

@@ -4,7 +4,10 @@ A backend is small on purpose. The guarantees (lease, fencing, compare-and-set, 
 SQL that every backend runs, so that one contract suite holds them all to the same behaviour. The dialect:
 
 - placeholders are `?`; integers have 64 bits; sealed cells and digests of keys are bytes; JSON is kept as text;
-- `now_ms()` is the database's own clock in milliseconds (A06: never the caller's), steady within a statement;
+- `now_ms()` is the database's own clock in milliseconds (A06: never the caller's), read where it stands: after a
+  wait for a row it says when the wait ended;
+- two transactions may overlap, and a statement sees what was committed before it began. So a change is one
+  statement whose WHERE says what it relies on, or stands behind `Transaction.alone`;
 - `RETURNING`, `ON CONFLICT`, partial indexes and `substr` on bytes may be used;
 - the schema's own words are in `schema.py`.
 
@@ -14,8 +17,12 @@ now" is never mistaken for "is not there".
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
+
+from authproxy.core.errors import BadRequest, StoreUnavailable
 
 Value: TypeAlias = str | int | bytes | None
 T = TypeVar("T")
@@ -33,6 +40,47 @@ class Contended(Exception):
     """Raised inside `work`: two writers met, nothing was written, and the work should be run again."""
 
 
+ATTEMPTS: Final = 6
+BUSY: Final = frozenset({"busy", "locked", "stale"})
+"""The reasons of a StoreUnavailable after which nothing was written and the work may be run again."""
+
+
+async def run_again(transaction: Callable[[], Awaitable[T]]) -> T:
+    """Runs a whole transaction until no other writer is in its way, within bounds."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return await transaction()
+        except Contended as error:
+            if attempt == ATTEMPTS - 1:
+                raise StoreUnavailable("the store is busy", reason="busy") from error
+        except StoreUnavailable as error:
+            if error.reason not in BUSY or attempt == ATTEMPTS - 1:
+                raise
+        await pause(attempt)
+    raise AssertionError("the last attempt returns or raises")
+
+
+async def pause(attempt: int) -> None:
+    """A moment, longer each time, before the next attempt."""
+    await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - spreads two writers, guards nothing
+
+
+def checked(values: Sequence[Value]) -> Sequence[Value]:
+    """The values, if a database can hold their texts; names come from requests as they are."""
+    for value in values:
+        if isinstance(value, str) and ("\0" in value or not (value.isascii() or _is_unicode(value))):
+            raise BadRequest("a name in the request is not valid text", reason="text")
+    return values
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class Row(Protocol):
     """One row; columns by name."""
 
@@ -48,6 +96,11 @@ class Transaction(Protocol):
 
     async def run_many(self, sql: str, rows: Sequence[Sequence[Value]]) -> None:
         """One statement for each of `rows`."""
+        ...
+
+    async def alone(self, *name: str) -> None:
+        """From here to its end, no other transaction that says the same name runs beside this one. The next one
+        finds all that this one committed. Where several are needed, all take them in one order."""
         ...
 
 
@@ -73,3 +126,7 @@ class Backend(Protocol):
     async def close(self) -> None:
         """Ends what is queued, then lets go. May be called twice."""
         ...
+
+
+Check: TypeAlias = Callable[[Backend], Awaitable[object]]
+"""Looks at a store that is about to be changed, and raises where it must not be."""

@@ -81,5 +81,4 @@ def stored(row: Row) -> tuple[Value, ...]:
 def _text(value: Any) -> str | None:
     if value is None:
         return None
-    text = value if type(value) is str else str(value)
-    return text if text.isascii() else clean(text)
+    return clean(value if type(value) is str else str(value))

@@ -67,7 +67,7 @@ _COMPLETE_FLOW: Final = """UPDATE flows SET status = ?, connection_id = ?, ended
 _WIPE: Final = """UPDATE connections SET state = 'disconnected', reason = ?, generation = generation + 1,
     access_token = NULL, refresh_token = NULL, refresh_digest = NULL, expires_at = NULL, refresh_expires_at = NULL,
     failures = 0, retry_at = NULL, last_error = NULL, intent_digest = NULL, intent_at = NULL, intent_by = NULL
-    WHERE id = ? AND state <> 'disconnected'"""
+    WHERE id = ? AND generation = ? RETURNING id"""
 SPENT_KEPT: Final = 200  # generations; digests older than that guard against nothing that still lives
 
 
@@ -210,9 +210,10 @@ class Connections:
             if not rows or rows[0]["state"] == State.DISCONNECTED:
                 return None
             old = rows[0]
+            if not await tx.run(_WIPE, reason, connection_id, old["generation"]):
+                raise Contended  # refreshed in between: those are the tokens to give back
             if old["refresh_digest"] is not None:
                 await tx.run(_SPEND, connection_id, old["refresh_digest"], old["generation"])
-            await tx.run(_WIPE, reason, connection_id)
             await write_events(tx, events, connection_id=connection_id)
             return old
 

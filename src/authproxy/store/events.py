@@ -68,10 +68,13 @@ def clean(text: str) -> str: ...
 def clean(text: None) -> None: ...
 def clean(text: str | None) -> str | None:
     """Text as a database takes it: what is no Unicode (half a surrogate pair out of a header or a provider's JSON)
-    is written as an escape, so that it can neither stop the writing nor be lost."""
-    if text is None or text.isascii():
+    is written as an escape, so that it can neither stop the writing nor be lost; so is a NUL, which PostgreSQL
+    does not take."""
+    if text is None:
         return text
-    return text.encode("utf-8", "backslashreplace").decode()
+    if "\0" in text:
+        text = text.replace("\0", "\\x00")
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def encode(value: Any) -> str:

@@ -82,6 +82,7 @@ class Flows:
         )
 
         async def work(tx: Transaction) -> bool:
+            await tx.alone("flows", flow.key.tenant, flow.key.user)  # so that two cannot both count one below
             if not await tx.run(_INSERT, *values, flow.key.tenant, flow.key.user, flow.created_at, most):
                 return False
             await write_events(tx, events)

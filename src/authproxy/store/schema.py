@@ -1,12 +1,15 @@
 """The tables, as numbered migrations that are only ever added to.
 
-`{bytes}`, `{serial}` and `{strict}` are the words that differ between databases. A change must leave the
-previous release able to read and write (E13): add columns with defaults, never rename or drop within one release.
+`{text}`, `{int}`, `{bytes}`, `{serial}` and `{strict}` are the words that differ between databases. A change
+must leave the previous release able to read and write (E13): add columns with defaults, never rename or drop within
+one release.
 """
 
 from __future__ import annotations
 
 from typing import Final
+
+from authproxy.core.errors import StoreUnavailable
 
 SEALED: Final = (
     ("meta", "sealed"),
@@ -19,73 +22,73 @@ SEALED: Final = (
 
 _FIRST: Final = (
     """CREATE TABLE meta (
-        name TEXT PRIMARY KEY,
-        value TEXT,
+        name {text} PRIMARY KEY,
+        value {text},
         sealed {bytes}
     ){strict}""",
     # One row for each key, for ever: a disconnect leaves it as a tombstone and a reconnect revives it, so the
     # index can be over all rows, not only the live ones, and the id is stable (E14).
     """CREATE TABLE connections (
-        id TEXT PRIMARY KEY,
-        tenant TEXT NOT NULL,
-        user_id TEXT NOT NULL,
-        provider TEXT NOT NULL,
-        account TEXT NOT NULL,
-        state TEXT NOT NULL,
-        reason TEXT,
-        client_id TEXT NOT NULL,
-        grant_id TEXT NOT NULL,
+        id {text} PRIMARY KEY,
+        tenant {text} NOT NULL,
+        user_id {text} NOT NULL,
+        provider {text} NOT NULL,
+        account {text} NOT NULL,
+        state {text} NOT NULL,
+        reason {text},
+        client_id {text} NOT NULL,
+        grant_id {text} NOT NULL,
         generation {int} NOT NULL,
-        scopes TEXT NOT NULL,
-        requested_scopes TEXT NOT NULL,
+        scopes {text} NOT NULL,
+        requested_scopes {text} NOT NULL,
         expires_at {int},
         lifetime {int},
         refresh_expires_at {int},
-        extra TEXT NOT NULL,
-        provider_account TEXT,
+        extra {text} NOT NULL,
+        provider_account {text},
         consented_at {int} NOT NULL,
         obtained_at {int} NOT NULL,
         failures {int} NOT NULL DEFAULT 0,
         retry_at {int},
-        last_error TEXT,
+        last_error {text},
         access_token {bytes},
         refresh_token {bytes},
-        refresh_digest TEXT,
-        lease_holder TEXT,
+        refresh_digest {text},
+        lease_holder {text},
         lease_fence {int} NOT NULL DEFAULT 0,
         lease_until {int},
-        intent_digest TEXT,
+        intent_digest {text},
         intent_at {int},
-        intent_by TEXT
+        intent_by {text}
     ){strict}""",
     "CREATE UNIQUE INDEX connections_key ON connections (tenant, user_id, provider, account)",
     "CREATE INDEX connections_due ON connections (expires_at) WHERE state = 'active'",
     """CREATE TABLE spent (
-        connection_id TEXT NOT NULL REFERENCES connections (id),
-        digest TEXT NOT NULL,
+        connection_id {text} NOT NULL REFERENCES connections (id),
+        digest {text} NOT NULL,
         generation {int} NOT NULL,
         PRIMARY KEY (connection_id, digest)
     ){strict}""",
     """CREATE TABLE flows (
-        id TEXT PRIMARY KEY,
-        tenant TEXT NOT NULL,
-        user_id TEXT NOT NULL,
-        provider TEXT NOT NULL,
-        account TEXT NOT NULL,
-        agent TEXT NOT NULL,
-        scopes TEXT NOT NULL,
-        status TEXT NOT NULL,
-        reason TEXT,
-        client_id TEXT NOT NULL,
-        redirect_uri TEXT NOT NULL,
-        next_uri TEXT,
+        id {text} PRIMARY KEY,
+        tenant {text} NOT NULL,
+        user_id {text} NOT NULL,
+        provider {text} NOT NULL,
+        account {text} NOT NULL,
+        agent {text} NOT NULL,
+        scopes {text} NOT NULL,
+        status {text} NOT NULL,
+        reason {text},
+        client_id {text} NOT NULL,
+        redirect_uri {text} NOT NULL,
+        next_uri {text},
         created_at {int} NOT NULL,
         expires_at {int} NOT NULL,
         ended_at {int},
-        state_digest TEXT,
-        browser_digest TEXT,
+        state_digest {text},
+        browser_digest {text},
         forced {int} NOT NULL DEFAULT 0,
-        connection_id TEXT,
+        connection_id {text},
         verifier {bytes},
         held {bytes}
     ){strict}""",
@@ -93,11 +96,11 @@ _FIRST: Final = (
     "CREATE INDEX flows_open ON flows (tenant, user_id, provider) WHERE ended_at IS NULL",
     "CREATE INDEX flows_expiry ON flows (expires_at) WHERE ended_at IS NULL",
     """CREATE TABLE agents (
-        id TEXT PRIMARY KEY,
-        tenant TEXT NOT NULL,
-        name TEXT NOT NULL,
-        digest TEXT NOT NULL,
-        may_act_for TEXT NOT NULL,
+        id {text} PRIMARY KEY,
+        tenant {text} NOT NULL,
+        name {text} NOT NULL,
+        digest {text} NOT NULL,
+        may_act_for {text} NOT NULL,
         operator {int} NOT NULL,
         created_at {int} NOT NULL,
         expires_at {int},
@@ -106,15 +109,15 @@ _FIRST: Final = (
     "CREATE UNIQUE INDEX agents_digest ON agents (digest)",
     """CREATE TABLE events (
         id {serial},
-        kind TEXT NOT NULL,
+        kind {text} NOT NULL,
         at {int} NOT NULL,
-        tenant TEXT NOT NULL,
-        user_id TEXT,
-        provider TEXT,
-        account TEXT,
-        connection_id TEXT,
-        agent TEXT,
-        data TEXT NOT NULL,
+        tenant {text} NOT NULL,
+        user_id {text},
+        provider {text},
+        account {text},
+        connection_id {text},
+        agent {text},
+        data {text} NOT NULL,
         audited {int} NOT NULL DEFAULT 0
     ){strict}""",
     "CREATE INDEX events_outbox ON events (id) WHERE audited = 0",
@@ -122,17 +125,17 @@ _FIRST: Final = (
     "CREATE INDEX events_key ON events (tenant, user_id, provider, account, id)",
     """CREATE TABLE audit (
         position {serial},
-        chain TEXT NOT NULL,
+        chain {text} NOT NULL,
         seq {int} NOT NULL,
         at {int} NOT NULL,
-        kind TEXT NOT NULL,
-        tenant TEXT,
-        user_id TEXT,
-        provider TEXT,
-        agent TEXT,
-        request_id TEXT,
-        record TEXT NOT NULL,
-        hash TEXT NOT NULL
+        kind {text} NOT NULL,
+        tenant {text},
+        user_id {text},
+        provider {text},
+        agent {text},
+        request_id {text},
+        record {text} NOT NULL,
+        hash {text} NOT NULL
     ){strict}""",
     "CREATE UNIQUE INDEX audit_chain ON audit (chain, seq)",
     "CREATE INDEX audit_at ON audit (at)",
@@ -140,11 +143,11 @@ _FIRST: Final = (
     "CREATE INDEX audit_request ON audit (request_id) WHERE request_id IS NOT NULL",
     # The head of each chain, sealed with the store's own key: a tail cannot be cut off unseen.
     """CREATE TABLE chains (
-        chain TEXT PRIMARY KEY,
+        chain {text} PRIMARY KEY,
         begun {int} NOT NULL,
         seq {int} NOT NULL,
-        hash TEXT NOT NULL,
-        seal TEXT NOT NULL,
+        hash {text} NOT NULL,
+        seal {text} NOT NULL,
         worth {int} NOT NULL,
         anchored {int} NOT NULL DEFAULT 0
     ){strict}""",
@@ -154,3 +157,12 @@ _FIRST: Final = (
 
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST,)
 """Migration n brings a store from schema n to schema n + 1."""
+
+
+def refuse_newer(version: int, store: str) -> None:
+    """A store that a later release has changed is left alone (E13)."""
+    if version > len(MIGRATIONS):
+        raise StoreUnavailable(
+            f"{store} has schema {version}, and this version knows {len(MIGRATIONS)}; nothing was changed",
+            reason="schema_newer",
+        )

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
 import sqlite3
 import stat
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -24,9 +23,9 @@ from typing import Final, Self
 import aiosqlite
 import structlog
 
-from authproxy.core.errors import BadRequest, StoreUnavailable
-from authproxy.store.base import Contended, Row, T, Value
-from authproxy.store.schema import MIGRATIONS
+from authproxy.core.errors import StoreUnavailable
+from authproxy.store.base import ATTEMPTS, BUSY, Check, Row, T, Value, checked, pause, run_again
+from authproxy.store.schema import MIGRATIONS, refuse_newer
 
 _log = structlog.get_logger()
 # aiosqlite writes the values of every statement to its debug log; rows are nobody's reading.
@@ -34,12 +33,12 @@ logging.getLogger("aiosqlite").setLevel(logging.WARNING)
 
 NOW_MS: Final = "CAST((julianday('now') - 2440587.5) * 86400000.0 AS INTEGER)"
 _WORDS: Final = {
+    "text": "TEXT",
     "bytes": "BLOB",
     "int": "INTEGER",
     "serial": "INTEGER PRIMARY KEY AUTOINCREMENT",
     "strict": " STRICT",
 }
-_ATTEMPTS: Final = 6
 _FAR_FILESYSTEMS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "afs", "ceph", "lustre"}
 )
@@ -58,8 +57,10 @@ class SqliteBackend:
         self._dialect: dict[str, str] = {}
 
     @classmethod
-    async def open(cls, path: Path | None, *, busy_timeout: float = 5.0) -> Self:
-        """Opens, or makes, the file and brings it to this version's schema."""
+    async def open(
+        cls, path: Path | None, *, busy_timeout: float = 5.0, may_change: Check | None = None
+    ) -> Self:
+        """Opens, or makes, the file and brings it to this version's schema; an older store only after `may_change`."""
         if sqlite3.sqlite_version_info < (3, 37, 0):
             raise StoreUnavailable(
                 f"SQLite {sqlite3.sqlite_version} is too old: 3.37 is needed", reason="sqlite_old"
@@ -73,20 +74,24 @@ class SqliteBackend:
             )
         backend = cls(path, writer, writer)
         try:
-            await backend._set_up(busy_timeout)
+            await backend._set_up(busy_timeout, may_change)
         except BaseException:
             await backend.close()
             raise
         return backend
 
-    async def _set_up(self, busy_timeout: float) -> None:
+    async def _set_up(self, busy_timeout: float, may_change: Check | None) -> None:
         with _rim(self._path):
             self._writer.row_factory = sqlite3.Row
             for pragma in ("secure_delete=ON", "foreign_keys=ON", "trusted_schema=OFF", "synchronous=FULL"):
                 await self._writer.execute_fetchall(f"PRAGMA {pragma}")
             # Looked at before anything is changed, even the journal's mode (E13).
-            _refuse_newer(await self._version(), self._path)
-            if self._path is not None:
+            version = await self._version()
+            refuse_newer(version, str(self._path))
+        if may_change is not None and 0 < version < len(MIGRATIONS):
+            await may_change(self)
+        if self._path is not None:
+            with _rim(self._path):
                 await self._use_wal()
         await self._migrate()
         if self._path is not None:
@@ -100,14 +105,14 @@ class SqliteBackend:
 
     async def _use_wal(self) -> None:
         # Changing the mode takes an exclusive lock without the busy handler, and two processes may start at once.
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             try:
                 await self._writer.execute_fetchall("PRAGMA journal_mode=WAL")
                 return
             except sqlite3.OperationalError as error:
-                if not _busy(error) or attempt == _ATTEMPTS - 1:
+                if not _busy(error) or attempt == ATTEMPTS - 1:
                     raise
-            await _pause(attempt)
+            await pause(attempt)
 
     async def _version(self) -> int:
         rows = list(await self._writer.execute_fetchall("PRAGMA user_version"))
@@ -121,7 +126,7 @@ class SqliteBackend:
         async def work(tx: Self) -> None:
             # Read again: another process may have migrated while this one waited for its turn.
             done = await self._version()
-            _refuse_newer(done, self._path)
+            refuse_newer(done, str(self._path))
             for statements in MIGRATIONS[done:]:
                 for statement in statements:
                     await tx.run(statement.format_map(_WORDS))
@@ -133,23 +138,12 @@ class SqliteBackend:
         self._ensure_open()
         if self._reader is not self._writer:
             with _rim(self._path):
-                return list(await self._reader.execute_fetchall(self._in_dialect(sql), values))
+                return list(await self._reader.execute_fetchall(self._in_dialect(sql), checked(values)))
         async with self._lock:  # in memory there is one connection; never look into an open transaction
             return await self.run(sql, *values)
 
     async def write(self, work: Callable[[Self], Awaitable[T]]) -> T:
-        for attempt in range(_ATTEMPTS):
-            self._ensure_open()
-            try:
-                return await self._transaction(work)
-            except (Contended, StoreUnavailable) as error:
-                contended = isinstance(error, Contended) or error.reason in ("busy", "locked")
-                if not contended or attempt == _ATTEMPTS - 1:
-                    if isinstance(error, Contended):
-                        raise StoreUnavailable("the store is busy", reason="busy") from error
-                    raise
-            await _pause(attempt)
-        raise AssertionError("the last attempt returns or raises")
+        return await run_again(lambda: self._transaction(work))
 
     async def _transaction(self, work: Callable[[Self], Awaitable[T]]) -> T:
         async with self._lock:
@@ -176,13 +170,16 @@ class SqliteBackend:
     async def run(self, sql: str, *values: Value) -> Sequence[Row]:
         """One statement of the transaction that is open (see `base.Transaction`)."""
         with _rim(self._path):
-            return list(await self._writer.execute_fetchall(self._in_dialect(sql), values))
+            return list(await self._writer.execute_fetchall(self._in_dialect(sql), checked(values)))
 
     async def run_many(self, sql: str, rows: Sequence[Sequence[Value]]) -> None:
         """One statement for each row, in the transaction that is open."""
         with _rim(self._path):
-            cursor = await self._writer.executemany(self._in_dialect(sql), rows)
+            cursor = await self._writer.executemany(self._in_dialect(sql), [checked(row) for row in rows])
             await cursor.close()
+
+    async def alone(self, *name: str) -> None:
+        """Every write transaction is (see `base.Transaction`)."""
 
     async def describe(self) -> Mapping[str, str | int]:
         if self._path is None:
@@ -270,16 +267,8 @@ def _filesystem(path: Path) -> str:
     return kind
 
 
-def _refuse_newer(version: int, path: Path | None) -> None:
-    if version > len(MIGRATIONS):
-        raise StoreUnavailable(
-            f"{path} has schema {version}, and this version knows {len(MIGRATIONS)}; nothing was changed",
-            reason="schema_newer",
-        )
-
-
 def _busy(error: sqlite3.Error) -> bool:
-    return _reason(error) in ("busy", "locked")
+    return _reason(error) in BUSY
 
 
 def _reason(error: BaseException) -> str:
@@ -294,14 +283,8 @@ def _rim(path: Path | None) -> Iterator[None]:
     """Foreign exceptions end here. aiosqlite says ValueError for a connection that was closed."""
     try:
         yield
-    except UnicodeEncodeError as error:
-        raise BadRequest("a name in the request is not valid Unicode", reason="text") from error
     except (sqlite3.Error, OSError, ValueError) as error:
         reason = _reason(error)
         if reason == "notadb":
             raise StoreUnavailable(f"{path} is not a SQLite database", reason=reason) from error
         raise StoreUnavailable(f"the store cannot be used now ({reason})", reason=reason) from error
-
-
-async def _pause(attempt: int) -> None:
-    await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - spreads two writers, guards nothing

@@ -26,6 +26,7 @@ async def open_safe(backend: Backend, keyring: Keyring, environment: Environment
     if not rows:
 
         async def stamp(tx: Transaction) -> None:
+            await tx.alone("stamp")
             if await tx.run(_READ):
                 return  # another process was first
             digest_key = base64.b64encode(os.urandom(32))
@@ -41,6 +42,13 @@ async def open_safe(backend: Backend, keyring: Keyring, environment: Environment
         await backend.write(stamp)
         rows = await backend.read(_READ)
     return _opened({row["name"]: row for row in rows}, keyring, environment)
+
+
+async def check_stamp(backend: Backend, keyring: Keyring, environment: Environment) -> None:
+    """Raises as `open_safe` does, for a store that is about to be changed."""
+    rows = await backend.read(_READ)
+    if rows:
+        _opened({row["name"]: row for row in rows}, keyring, environment)
 
 
 def cell_name(environment: Environment, name: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Self
 from authproxy.core.errors import KeyMissing, StoreUnavailable
 from authproxy.core.model import ConnectionKey, Environment, Event
 from authproxy.store.agents import Agents
-from authproxy.store.base import Backend, Row, Transaction
+from authproxy.store.base import Backend, Check, Row, Transaction
 from authproxy.store.connections import Connections
 from authproxy.store.connections import cell_name as connection_cell
 from authproxy.store.events import timeline, write_events
@@ -21,17 +21,22 @@ from authproxy.store.schema import SEALED
 from authproxy.store.sealing import CellName, Keyring, Safe
 from authproxy.store.sqlite import SqliteBackend, sqlite_path
 from authproxy.store.stamp import cell_name as meta_cell
-from authproxy.store.stamp import open_safe
+from authproxy.store.stamp import check_stamp, open_safe
 
 __all__ = ["Intent", "Leased", "Vault", "open_backend"]
 
 _STALE = "{0} IS NOT NULL AND substr({0}, 1, ?) <> ?"
 
 
-async def open_backend(url: str) -> Backend:
-    """The backend of a store URL."""
+async def open_backend(url: str, *, may_change: Check | None = None) -> Backend:
+    """The backend of a store URL, at this version's schema. `may_change` is asked before an older store is changed."""
     if url.startswith("sqlite:"):
-        return await SqliteBackend.open(sqlite_path(url))
+        return await SqliteBackend.open(sqlite_path(url), may_change=may_change)
+    if url.startswith(("postgresql:", "postgres:")):
+        # Only here, because its driver is an extra.
+        from authproxy.store.postgres import PostgresBackend
+
+        return await PostgresBackend.open(url, may_change=may_change)
     raise StoreUnavailable(f"no store is known for {url.partition(':')[0]}: URLs", reason="backend_unknown")
 
 
@@ -57,7 +62,11 @@ class Vault(Connections, Flows, Agents, Keepsakes):
         clock: Callable[[], float] = time.time,
     ) -> Self:
         """Opens a store by URL (or takes an open backend over), and makes sure that it is ours to open."""
-        backend = await open_backend(store) if isinstance(store, str) else store
+
+        async def ours(backend: Backend) -> None:
+            await check_stamp(backend, keyring, environment)
+
+        backend = await open_backend(store, may_change=ours) if isinstance(store, str) else store
         try:
             safe = await open_safe(backend, keyring, environment)
         except BaseException:
