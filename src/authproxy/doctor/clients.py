@@ -30,7 +30,6 @@ def complete(case: Case) -> Iterator[Finding]:
                 do=f"Correct providers.{one.name}.",
             )
         if one.absent:
-            where = [f"providers.{one.name}.{key}: {one.references[key]}" for key in one.absent]
             yield (info if case.in_development else warning)(
                 "C11",
                 one.name,
@@ -42,7 +41,6 @@ def complete(case: Case) -> Iterator[Finding]:
                 else f"In {case.environment}, `serve` does not start without; checks that need the value were left "
                 "out.",
                 do="Run the doctor with the surroundings of the process, or leave the entry out of the file.",
-                seen=where,
             )
 
 
@@ -293,14 +291,14 @@ def probed(case: Case) -> Iterator[Finding]:
                 sure=one.sure("token_errors.misconfigured"),
                 seen=said,
             )
-        elif probe.verdict == "misconfigured":
+        elif probe.verdict in ("misconfigured", "transient"):
             yield info(
                 "D12",
                 one.name,
                 "The token endpoint's answer is not clear",
                 wrong=f"Asked with a made-up refresh token, it answers {probe.code}.",
-                why="It may have refused the form of the token, or the request.",
-                do="Nothing, if refreshes work.",
+                why="It may have trouble of its own, or have refused the form of the token or of the request.",
+                do="Nothing, if refreshes work; else ask again later.",
                 sure=Certainty.POSSIBLE,
                 seen=said,
             )

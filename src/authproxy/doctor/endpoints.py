@@ -11,7 +11,11 @@ from authproxy.doctor.check import check
 from authproxy.doctor.finding import Certainty, Finding, error, info, warning
 
 
-@check("D21", "Endpoints that end, or have ended")
+@check(
+    "D21",
+    "Endpoints that end, or have ended",
+    leaves="no API is called, so Sunset and Deprecation headers are not seen",
+)
 def withdrawn(case: Case) -> Iterator[Finding]:
     """Every URL and host that is called, against the catalogue's dated withdrawals."""
     for one in case.each():
@@ -38,6 +42,8 @@ def withdrawn(case: Case) -> Iterator[Finding]:
 def misnamed(case: Case) -> Iterator[Finding]:
     """Token endpoints on the host of a provider that the catalogue knows, used with another entry: its errors inside
     a 200, its scopes and its lives would be misread."""
+    if not any(one.choice.endpoints.token or one.choice.issuer for one in case.each()):
+        return
     owners: dict[str, set[str]] = {}
     for name, entry in catalogue().items():
         for item in fields(entry.endpoints):
@@ -75,7 +81,7 @@ def discovered(case: Case) -> Iterator[Finding]:
                 "D29",
                 one.name,
                 "No discovery document",
-                wrong=f"{seen.discovery_url} gives no document ({reason.replace('_', ' ')}).",
+                wrong=f"{seen.discovery_url} gives no usable document ({reason.replace('_', ' ')}).",
                 why="Endpoints come from it: without it nobody can connect, and nothing is refreshed."
                 if one.choice.issuer
                 else "Endpoints come from the catalogue, so nothing depends on it; the comparison was left out.",
@@ -117,7 +123,7 @@ def _url(value: object) -> str:
     return text if text.isascii() and text.isprintable() else "something unreadable"
 
 
-@check("D21", "Calls that had no answer", "online")
+@check("D29", "Calls that had no answer", "online")
 def unanswered(case: Case) -> Iterator[Finding]:
     """Which of the online calls could not be made, and why: names that are not found, TLS, refused addresses."""
     for one in case.each():
@@ -125,7 +131,7 @@ def unanswered(case: Case) -> Iterator[Finding]:
         missed = [(what, why) for what, why in seen.trouble if what != "discovery"] if seen else []
         if missed:
             yield warning(
-                "D21",
+                "D29",
                 one.name,
                 "The provider could not be asked",
                 wrong="; ".join(f"{what}: {why.replace('_', ' ')}" for what, why in missed) + ".",

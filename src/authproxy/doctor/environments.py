@@ -44,8 +44,19 @@ def by_host(one: Registration) -> dict[str, str]:
     }
 
 
-def _chosen(one: Registration) -> str | None:
-    return one.choice.environment
+def _left_behind(one: Registration) -> set[str]:
+    """Hosts of the usual environment that the chosen one has others for."""
+    chosen = one.facts.environments.get(one.choice.environment or "")
+    if chosen is None:
+        return set()
+    replaced = {
+        host_of(getattr(one.facts.endpoints, item.name) or "")
+        for item in fields(chosen.endpoints)
+        if getattr(chosen.endpoints, item.name)
+    }
+    if chosen.upstream:
+        replaced.add(one.facts.api.hosts[0])
+    return replaced - _hosts(chosen) - {""}
 
 
 @check("D05", "Hosts of one environment with those of another")
@@ -54,7 +65,7 @@ def hosts(case: Case) -> Iterator[Finding]:
     environment and against one another: DocuSign account-d, Salesforce test, QuickBooks sandbox, Okta preview,
     GovSlack, national clouds, regions."""
     for one in case.each():
-        chosen = _chosen(one)
+        chosen = one.choice.environment
         if case.in_production and chosen in REHEARSAL:
             yield error(
                 "D04" if one.entry == "salesforce" else "D05",
@@ -71,6 +82,18 @@ def hosts(case: Case) -> Iterator[Finding]:
             for url in one.urls
             if (host := host_of(url)) in owners and owners[host] != chosen
         }
+        behind = sorted({host_of(url) for url in one.urls} & _left_behind(one))
+        if behind:
+            yield error(
+                "D04" if one.entry == "salesforce" else "D05",
+                one.name,
+                "A host of the usual environment",
+                wrong=f"The provider's environment is {chosen}, and {', '.join(behind)} is of the usual one.",
+                why="Tokens of one environment are unknown in the other: refreshes fail like dead grants "
+                "(invalid_grant), API calls with 401.",
+                do=f"Leave the single URLs out, or take environment: {chosen} out.",
+                sure=one.sure(f"environments.{chosen}"),
+            )
         usual = {host for url in one.urls if (host := host_of(url)) in _usual(one) and host not in owners}
         for host, owner in strange.items():
             tell = error if usual or chosen or (case.in_production and owner in REHEARSAL) else warning
@@ -108,7 +131,12 @@ def hosts(case: Case) -> Iterator[Finding]:
             )
 
 
-@check("D04", "Grants of a Salesforce sandbox in production, or the reverse", "store")
+@check(
+    "D04",
+    "Grants of a Salesforce sandbox in production, or the reverse",
+    "store",
+    leaves="no token is introspected: stored tokens are never sent",
+)
 def instances(case: Case) -> Iterator[Finding]:
     """The instance that each stored Salesforce grant names (`.sandbox.` or `--` in it) against the login host."""
     for one in case.each():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 
 from authproxy.core.oauth import instance_upstream
 from authproxy.core.origin import read_host_port
@@ -11,7 +12,12 @@ from authproxy.doctor.check import check
 from authproxy.doctor.finding import Certainty, Finding, error, info, warning
 
 
-@check("D19", "Grants that do not name their own API host", "store")
+@check(
+    "D19",
+    "Grants that do not name their own API host",
+    "store",
+    leaves="whether the named host is still the right one: stored tokens are never sent",
+)
 def instances(case: Case) -> Iterator[Finding]:
     """Where the API's host is told with each grant (Salesforce's instance_url): stored grants that lack it, or whose
     value cannot be used."""
@@ -64,7 +70,8 @@ def width(case: Case) -> Iterator[Finding]:
     that its tokens may not go to."""
     owners: dict[str, str] = {}
     for one in case.each():
-        own = {_domain(host) for host in (*one.facts.api.hosts, *map(host_of, one.urls))}
+        ends = [getattr(one.facts.endpoints, item.name) for item in fields(one.facts.endpoints)]
+        own = {_domain(host) for host in (*one.facts.api.hosts, *map(host_of, filter(None, ends)))}
         for each in one.choice.api_hosts:
             pair = read_host_port(each)
             host = pair[0] if pair else each

@@ -54,23 +54,26 @@ def _same(one: Registration, other: Registration, key: str) -> Certainty | None:
 def clients(case: Case) -> Iterator[Finding]:
     """Client ids that both configurations use: caps on live grants, rotation and rate limits are then shared (B03)."""
     two = pair(case)
-    for one, other in two.both() if two else ():
+    if two is None:
+        return
+    alike = [one for one, other in two.both() if _same(one, other, "client_id") is Certainty.POSSIBLE]
+    if alike:
+        yield info(
+            "D07",
+            None,
+            "Client ids come from the same variables",
+            wrong="Both files take client_id from the same variable "
+            f"({', '.join(one.references['client_id'] for one in alike)}).",
+            why="If both environments give it the same value, they share caps, rotation and rate limits, and a "
+            "consent in one may end a grant of the other. That cannot be seen from here.",
+            do="Make sure that each environment has clients of its own.",
+            sure=Certainty.POSSIBLE,
+        )
+    for one, other in two.both():
         same = _same(one, other, "client_id")
-        if same is None:
+        if same is not Certainty.CERTAIN:
             continue
         facts = one.facts.refresh_token
-        if same is Certainty.POSSIBLE:
-            yield info(
-                "D07",
-                one.name,
-                "The client id comes from the same variable",
-                wrong=f"Both files take client_id from {one.references['client_id']}.",
-                why="If both environments give it the same value, they share caps, rotation and rate limits, and a "
-                "consent in one may end a grant of the other.",
-                do="Make sure that each environment has a client of its own.",
-                sure=Certainty.POSSIBLE,
-            )
-            continue
         what = ["rate limits"]
         if facts.max_live is not None:
             what.append(f"the cap of {facts.max_live} ({facts.max_live_scope or 'live grants'})")
@@ -328,7 +331,7 @@ def one_way(case: Case) -> Iterator[Finding]:
     puts 30 days on every refresh token."""
     two = pair(case)
     for one, other in two.both() if two else ():
-        differs = one.choice.pkce is not other.choice.pkce
+        differs = (one.choice.pkce is True) is not (other.choice.pkce is True)
         if one.entry.startswith("slack") and differs and _same(one, other, "client_id") is not None:
             yield info(
                 "D24",

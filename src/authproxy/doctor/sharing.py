@@ -37,7 +37,8 @@ def replicas(case: Case) -> Iterator[Finding]:
         "others. "
         "If the file is copied, two of them spend the same refresh token, and the provider ends the grant"
         + (f" (rotating here: {', '.join(rotating)})." if rotating else "."),
-        do="Name one postgresql:// store for all replicas; or say replicas: 1, if they share one machine.",
+        do="Name one postgresql:// store for all of them. (Processes on one machine may share a file: they are "
+        "one replica.)",
         sure=Certainty.LIKELY,
     )
 
