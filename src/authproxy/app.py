@@ -85,14 +85,6 @@ class Address(NamedTuple):
         except ValueError:
             return False
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What a certificate for it must say, beside this machine's own names."""
-        try:
-            return () if ipaddress.ip_address(self.host).is_unspecified else (self.host,)
-        except ValueError:
-            return (self.host,) if self.host else ()
-
     def __str__(self) -> str:
         if self.path is not None:
             return f"unix:{self.path}"
@@ -232,7 +224,7 @@ class App:
         self._control_face = api
         return self._bound(runner.addresses)
 
-    async def listen_data(self, address: Address, *, tls: bool = False) -> int:
+    async def listen_data(self, address: Address) -> int:
         """Serve the data plane, there and where routes have listeners of their own; returns the port bound there."""
         from authproxy.proxy.place import Place
         from authproxy.proxy.record import request_ids
@@ -272,7 +264,7 @@ class App:
             if choice.listen is not None:
                 place = Place(route=self.routes.get(name), secure=choice.tls)
                 await self._listen_data(walk, Address.parse(choice.listen), place)
-        return await self._listen_data(walk, address, Place(secure=tls))
+        return await self._listen_data(walk, address, Place(secure=self.config.listener.tls))
 
     async def _listen_data(self, walk: Walk, address: Address, place: Place) -> int:
         from authproxy.proxy.server import Listener
@@ -281,7 +273,7 @@ class App:
         loop = asyncio.get_running_loop()
         secured: dict[str, Any] = {}
         if place.secure:
-            secured["ssl"] = (await self.authority()).listener(*address.names)
+            secured["ssl"] = (await self.authority()).listener(*self.config.listener.names)
             secured["ssl_handshake_timeout"] = self.config.timeouts.header
         server: asyncio.AbstractServer
         if address.path is not None:
@@ -308,8 +300,7 @@ class App:
 
     def certified_names(self) -> frozenset[str]:
         """The hosts that the local authority may speak for: those of routes, and those of listeners."""
-        listeners = [one.listen for one in self.config.routes.values() if one.listen is not None and one.tls]
-        return self.routes.https_names().union(*(Address.parse(one).names for one in listeners))
+        return self.routes.https_names().union(self.config.listener.names)
 
     async def close(self) -> None:
         """Stop accepting, drain requests, drain refreshes, flush the trail, close the store."""

@@ -16,6 +16,8 @@ from authproxy.core.errors import CallerUnknown
 Listener = Literal["data", "control"]
 
 PREFIX = "apx_"
+NO_KEY = "-"
+"""The password of a proxy URL without a key: some clients (urllib) leave a user without password out altogether."""
 _SCHEMES = frozenset({"bearer", "token", "basic"})
 
 
@@ -86,7 +88,7 @@ def _from_proxy_authorization(value: bytes) -> Presented:
         if pair is None:
             raise CallerUnknown("Proxy-Authorization is not valid Basic", reason="malformed_credential")
         user, key = pair[0] or None, pair[1]
-        if key == "":  # http://alice@127.0.0.1:8700 names a user and shows no key
+        if key in ("", NO_KEY):  # http://alice@127.0.0.1:8700 names a user and shows no key
             return Presented(None, user)
     elif scheme.lower() != "bearer":
         raise CallerUnknown("Proxy-Authorization has an unknown scheme", reason="malformed_credential")

@@ -87,6 +87,17 @@ COMMANDS: Mapping[str, Entry] = {
         "authproxy audit verify\n"
         "authproxy audit export --since 7d > audit.jsonl",
     ),
+    "ca": Entry(
+        "ca",
+        "show the local certificate authority, or a bundle with it",
+        "authproxy ca show > authproxy-ca.pem\nauthproxy ca bundle --output bundle.pem",
+    ),
+    "run": Entry(
+        "run",
+        "start a command behind the proxy: proxy and CA variables are set for it",
+        "authproxy run --user alice -- python agent.py\n"
+        "authproxy run --user alice -- curl https://gmail.googleapis.com/gmail/v1/users/me/profile",
+    ),
     "keys": Entry("keys", "make sealing keys", "authproxy keys generate > authproxy.keys"),
     "sandbox": Entry(
         "sandbox",

@@ -73,7 +73,15 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise Stop(str(error)) from None
     reading = load(args)
-    _demand_callers(listen, reading.config, plaintext=args.allow_plaintext)
+    _demand_callers(
+        f"--listen {listen}", listen, reading.config, plain=not reading.config.listener.tls, args=args
+    )
+    for name, choice in reading.config.routes.items():
+        if choice.listen is not None:
+            where = f"routes.{name}.listen {choice.listen}"
+            _demand_callers(
+                where, Address.parse(choice.listen), reading.config, plain=not choice.tls, args=args
+            )
     if args.expect_data:
         demand_store(args.store)
     return run_loop(_serve(args, reading, listen, control))
@@ -149,19 +157,21 @@ def _told_to_stop() -> asyncio.Event:
     return stop
 
 
-def _demand_callers(listen: Address, config: Config, *, plaintext: bool) -> None:
+def _demand_callers(
+    where: str, listen: Address, config: Config, *, plain: bool, args: argparse.Namespace
+) -> None:
     """Whoever reaches the data plane from elsewhere must show a credential, and not in the clear by accident."""
     if listen.is_local:
         return
     if all(choice.kind == "loopback" for choice in config.identity.callers):
         raise Stop(
-            f"--listen {listen} is open to other machines, but identity.callers knows loopback callers only: "
+            f"{where} is open to other machines, but identity.callers knows loopback callers only: "
             "add `kind: api_key`, or listen on 127.0.0.1"
         )
-    if not plaintext:
+    if plain and not args.allow_plaintext:
         raise Stop(
-            f"--listen {listen} is open to other machines and speaks no TLS: put a TLS terminator in front and listen "
-            "on 127.0.0.1, or say --allow-plaintext if the network itself is trusted"
+            f"{where} is open to other machines and speaks no TLS: say `tls: true`, put a TLS terminator in front and "
+            "listen on 127.0.0.1, or say --allow-plaintext if the network itself is trusted"
         )
 
 

@@ -11,7 +11,7 @@ from authproxy.core.config import Config, ProviderChoice, RouteChoice
 from authproxy.core.faults import Severity, near
 from authproxy.core.known import Known, KnownProvider
 from authproxy.core.model import Environment
-from authproxy.core.origin import Origin, read_base_url, read_host_port, read_origin
+from authproxy.core.origin import Origin, canonical_host, read_base_url, read_host_port, read_origin
 from authproxy.core.policy import NEVER, glob_fault, may_match_below
 from authproxy.core.routes import completed, prefix_of, provider_for
 
@@ -384,6 +384,9 @@ def shared_upstreams(config: Config, known: Known) -> Findings:
 
 def listeners(config: Config, known: Known) -> Findings:
     """A listener of a route's own: one route each, and no loopback caller beyond this machine."""
+    for index, text in enumerate(config.listener.names):
+        if canonical_host(text) != text:
+            yield Finding(f"listener.names[{index}]", "must be a host name in lower case, or an address")
     owners: dict[str, str] = {}
     for name, choice in config.routes.items():
         path = f"routes.{name}.listen"

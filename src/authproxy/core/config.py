@@ -392,6 +392,19 @@ class Tunnel:
 
 
 @dataclass(frozen=True, slots=True)
+class Listener:
+    """Where agents reach the data plane (`--listen`)."""
+
+    tls: bool = setting("agents speak TLS to it, with a certificate of the local CA (`authproxy ca`)", False)
+    names: tuple[str, ...] = setting(
+        "names and addresses in the certificates of all listeners, beside this machine's own",
+        (),
+        pattern=r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|[0-9A-Fa-f:]+",
+        must="must be a host name or an address",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole of routes.yaml."""
 
@@ -415,4 +428,5 @@ class Config:
     flows: Flows = setting("consent", factory=Flows)
     audit: Audit = setting("the trail", factory=Audit)
     egress: Egress = setting("which addresses may be dialled", factory=Egress)
+    listener: Listener = setting("where agents reach the data plane", factory=Listener)
     tunnel: Tunnel = setting("CONNECT", factory=Tunnel)

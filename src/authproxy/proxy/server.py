@@ -141,7 +141,8 @@ class Client(RequestHandler):
     # Taking the connection over, for what is not HTTP any more.
 
     def tunnel(self) -> tuple[asyncio.Transport, bytes]:
-        """The socket, for another protocol, and the bytes that came behind the request that asked for it.
+        """The socket, for another protocol, and the bytes that came behind the request that asked for it. It does not
+        read meanwhile, so that nothing comes to the wrong one.
 
         The request under way goes on until whoever took it is done, and then calls `leave`; a listener that shuts
         down ends it when all else has drained. Raises ConnectionResetError where the agent is gone.
@@ -149,6 +150,7 @@ class Client(RequestHandler):
         if self.transport is None:
             raise ConnectionResetError("the agent is gone")
         self._tunnelling = asyncio.current_task()
+        self.transport.pause_reading()
         early, self._message_tail = self._message_tail, b""
         return self.transport, early
 
