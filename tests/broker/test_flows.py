@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from authproxy.broker.flows import Arrival
 from authproxy.broker.next_uri import checked_next
 from authproxy.core import config
 from authproxy.core.errors import (
@@ -35,6 +36,13 @@ async def start(broker: Broker, user: str = "alice", **fields: Any) -> Flow:
 
 async def ended(broker: Broker, flow: Flow) -> Flow:
     return await broker.flows.flow(flow.id)
+
+
+def brought(broker: Broker, arrival: Arrival) -> str:
+    """The `flow_id` that the browser brings to the verifier."""
+    destination = broker.flows.destination(arrival.flow)
+    assert destination is not None
+    return parse_qs(urlsplit(destination).query)["flow_id"][0]
 
 
 def exchanges(house: House) -> int:
@@ -662,10 +670,11 @@ async def test_with_a_verifier_nothing_is_kept_before_it_spoke(house: House) -> 
     callback, cookie = await house.leave(broker, flow, as_user="alice")
     arrival = await house.arrive(broker, callback, cookie)
     assert arrival.flow.status is FlowStatus.CONFIRMING
-    assert broker.flows.destination(arrival.flow) == f"https://app.example/verify?x=1&flow_id={flow.id}"
+    ticket = brought(broker, arrival)
+    assert broker.flows.destination(arrival.flow) == f"https://app.example/verify?x=1&flow_id={ticket}"
     assert await broker.vault.find(key_of()) is None
     done = await asyncio.gather(
-        *(broker.flows.confirm(caller=CALLER, flow_id=flow.id, user="alice") for _ in range(3))
+        *(broker.flows.confirm(caller=CALLER, ticket=ticket, user="alice") for _ in range(3))
     )
     assert {one.status for one in done} == {FlowStatus.COMPLETED}
     assert broker.flows.destination(done[0]) == f"{PUBLIC}/done"
@@ -677,9 +686,9 @@ async def test_the_wrong_person_ends_the_flow_and_what_was_given_is_revoked(hous
     broker = await house.broker(identity=VERIFIER)
     flow = await start(broker, "alice")
     callback, cookie = await house.leave(broker, flow, as_user="bob")
-    await house.arrive(broker, callback, cookie)
+    arrival = await house.arrive(broker, callback, cookie)
     with pytest.raises(UserMismatch):
-        await broker.flows.confirm(caller=CALLER, flow_id=flow.id, user="bob")
+        await broker.flows.confirm(caller=CALLER, ticket=brought(broker, arrival), user="bob")
     now = await ended(broker, flow)
     assert (now.status, now.reason) == (FlowStatus.FAILED, "user_mismatch")
     assert house.sandbox.live_refresh_digests() == set()
@@ -692,16 +701,50 @@ async def test_who_may_confirm(house: House) -> None:
     broker = await house.broker(identity=VERIFIER)
     flow = await start(broker)
     callback, cookie = await house.leave(broker, flow, as_user="alice")
-    await house.arrive(broker, callback, cookie)
+    ticket = brought(broker, await house.arrive(broker, callback, cookie))
     with pytest.raises(NotFound):
         await broker.flows.confirm(
-            caller=Caller("other", "x", "api_key", ("*",)), flow_id=flow.id, user="alice"
+            caller=Caller("other", "x", "api_key", ("*",)), ticket=ticket, user="alice"
         )
     with pytest.raises(UserNotAllowed):
         await broker.flows.confirm(
-            caller=Caller("default", "x", "api_key", ("bob",)), flow_id=flow.id, user="bob"
+            caller=Caller("default", "x", "api_key", ("bob",)), ticket=ticket, user="bob"
         )
     assert (await ended(broker, flow)).status is FlowStatus.CONFIRMING
+
+
+@pytest.mark.scenario("H01")
+async def test_who_made_the_link_cannot_confirm_what_somebody_else_consented_to(house: House) -> None:
+    """Mallory's agent sends mallory's link to alice. It knows the flow's id, and never sees alice's browser."""
+    broker = await house.broker(identity=VERIFIER)
+    agent = Caller("default", "x", "api_key", ("mallory",), bound_user="mallory")
+    flow = await broker.flows.start(caller=agent, user="mallory", provider="acme", scopes=SCOPES)
+    with pytest.raises(BadRequest):
+        await broker.flows.confirm(caller=agent, ticket=flow.id, user="mallory")
+    callback, cookie = await house.leave(broker, flow, as_user="alice")
+    await house.arrive(broker, callback, cookie)
+    for ticket in (flow.id, f"{flow.id}.", f"{flow.id}.{'0' * 64}"):
+        with pytest.raises(BadRequest):
+            await broker.flows.confirm(caller=agent, ticket=ticket, user="mallory")
+    assert (await ended(broker, flow)).status is FlowStatus.CONFIRMING
+    assert await broker.vault.find(key_of("mallory")) is None
+
+
+@pytest.mark.scenario("H01")
+async def test_a_contradiction_does_not_revoke_what_was_confirmed(house: House) -> None:
+    broker = await house.broker(identity=VERIFIER)
+    flow = await start(broker)
+    callback, cookie = await house.leave(broker, flow, as_user="alice")
+    ticket = brought(broker, await house.arrive(broker, callback, cookie))
+    said = await asyncio.gather(
+        broker.flows.confirm(caller=CALLER, ticket=ticket, user="alice"),
+        broker.flows.confirm(caller=CALLER, ticket=ticket, user="bob"),
+        return_exceptions=True,
+    )
+    assert isinstance(said[1], UserMismatch)
+    now = await ended(broker, flow)
+    kept = house.sandbox.live_refresh_digests() != set()
+    assert kept is (now.status is FlowStatus.COMPLETED)
 
 
 @pytest.mark.scenario("H05", "H01")
@@ -709,9 +752,9 @@ async def test_held_tokens_end_with_the_flow(house: House) -> None:
     broker = await house.broker(identity=VERIFIER)
     flow = await start(broker)
     callback, cookie = await house.leave(broker, flow, as_user="alice")
-    await house.arrive(broker, callback, cookie)
+    ticket = brought(broker, await house.arrive(broker, callback, cookie))
     house.clock.push(broker.settings.flows.lifetime + 1)
-    now = await broker.flows.confirm(caller=CALLER, flow_id=flow.id, user="alice")
+    now = await broker.flows.confirm(caller=CALLER, ticket=ticket, user="alice")
     assert now.status is FlowStatus.EXPIRED
     assert await broker.vault.held_tokens(flow.id) is None
 

@@ -115,10 +115,15 @@ async def test_confirm_user(start: Start) -> None:
     with Arcade(base_url=desk.url, api_key="none") as client:
         begun = await call(client.auth.start, "alice", "kit", scopes=["read"])
         sent_to = await leave_for(desk, begun.url, verifier)
-        assert sent_to == f"{verifier}&flow_id={begun.id}"
+        assert sent_to is not None
+        assert sent_to.startswith(f"{verifier}&flow_id=")
+        brought = sent_to.removeprefix(f"{verifier}&flow_id=")
         assert begun.id is not None
         assert (await call(client.auth.status, id=begun.id)).status == "pending"
-        confirmed = await call(client.auth.confirm_user, flow_id=begun.id, user_id="alice")
+        # Who asked for the link knows this id, and must not be able to confirm what somebody else consented to.
+        with pytest.raises(arcadepy.BadRequestError):
+            await call(client.auth.confirm_user, flow_id=begun.id, user_id="alice")
+        confirmed = await call(client.auth.confirm_user, flow_id=brought, user_id="alice")
         assert confirmed.auth_id == begun.id
         assert (await call(client.auth.wait_for_completion, begun)).status == "completed"
 
@@ -129,13 +134,17 @@ async def test_confirm_another_user(start: Start) -> None:
     desk = await start(identity={"verifier_url": verifier, "callers": [{"kind": "loopback", "agent": "kit"}]})
     with Arcade(base_url=desk.url, api_key="none") as client:
         begun = await call(client.auth.start, "mallory", "kit", scopes=["read"])
-        await leave_for(desk, begun.url, verifier)
+        sent_to = await leave_for(desk, begun.url, verifier)
+        assert sent_to is not None
+        brought = sent_to.removeprefix(f"{verifier}?flow_id=")
         assert begun.id is not None
         with pytest.raises(arcadepy.BadRequestError) as caught:
-            await call(client.auth.confirm_user, flow_id=begun.id, user_id="alice")
+            await call(client.auth.confirm_user, flow_id=brought, user_id="alice")
         assert isinstance(caught.value.body, dict)
         assert caught.value.body["code"] == "user_mismatch"
         assert (await call(client.auth.status, id=begun.id)).status == "failed"
+        with pytest.raises(arcadepy.BadRequestError):  # it is over, and nobody is told that it went well
+            await call(client.auth.confirm_user, flow_id=brought, user_id="mallory")
 
 
 async def leave_for(desk: Desk, url: str | None, verifier: str) -> str | None:

@@ -115,8 +115,8 @@ class Consents:
         """Keeps what was held back, if `user` is whom the flow was made for. Raises UserMismatch."""
         held = await self._vault.held_tokens(flow.id) if flow.status is FlowStatus.CONFIRMING else None
         if user != flow.key.user:
-            await self.fail(flow, "user_mismatch", expect=_UNENDED)
-            if held is not None:
+            now = await self.fail(flow, "user_mismatch", expect=_UNENDED)
+            if held is not None and now.status is not FlowStatus.COMPLETED:
                 await self._give_back(flow, held.tokens)
             raise UserMismatch("another user opened this link", reason="user_mismatch", user=user)
         if held is None:

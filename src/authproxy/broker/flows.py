@@ -94,7 +94,7 @@ class Flows:
             vault, registrations, endpoint, changed=changed, clock=clock, failpoint=failpoint
         )
         # Finished in a task of its own: a browser that closes its tab must not take the tokens with it.
-        self._finishing: Flights[str, Flow] = Flights(deadline=INTERRUPTED_AFTER - 10.0)
+        self._finishing: Flights[tuple[str, str], Flow] = Flights(deadline=INTERRUPTED_AFTER - 10.0)
         self._waiting: dict[str, set[asyncio.Event]] = {}
 
     # --- an agent asks
@@ -205,7 +205,7 @@ class Flows:
         if flow.status is FlowStatus.PENDING:
             try:
                 flow = await self._finishing.share(
-                    flow.id, lambda: self._claim_and_finish(pending, dict(query))
+                    (flow.id, ""), lambda: self._claim_and_finish(pending, dict(query))
                 )
             except FlightLost:
                 flow = await self.flow(flow.id)
@@ -221,22 +221,27 @@ class Flows:
         verifier = self._config().identity.verifier_url
         if flow.status is FlowStatus.CONFIRMING and verifier is not None:
             parts = urlsplit(verifier)
-            query = f"{parts.query}&flow_id={flow.id}" if parts.query else f"flow_id={flow.id}"
-            return urlunsplit(parts._replace(query=query))
+            told = f"flow_id={self._ticket(flow)}"
+            return urlunsplit(parts._replace(query=f"{parts.query}&{told}" if parts.query else told))
         return flow.next_uri if flow.status is FlowStatus.COMPLETED else None
 
-    async def confirm(self, *, caller: Caller, flow_id: str, user: str) -> Flow:
-        """Your application says who sat at the browser. Somebody else: the flow fails, what was given is revoked,
-        and UserMismatch is raised."""
-        flow = await self.flow(flow_id, tenant=caller.tenant)
+    async def confirm(self, *, caller: Caller, ticket: str, user: str) -> Flow:
+        """Your application says who sat at the browser that brought it `ticket`. Somebody else: the flow fails, what
+        was given is revoked, and UserMismatch is raised."""
+        flow = await self.flow(ticket.partition(".")[0], tenant=caller.tenant)
         if not caller.allowed(user) or not caller.allowed(flow.key.user):
             raise UserNotAllowed(f"{caller.agent} may not act for this user", user=user)
+        if not hmac.compare_digest(ticket.encode(), self._ticket(flow).encode()):
+            raise BadRequest(
+                "flow_id must be the one that the browser brought to verifier_url; the authorization's id is none",
+                reason="flow_id",
+            )
         try:
-            return await self._finishing.share(flow.id, lambda: self._consents.confirm(flow, user))
+            return await self._finishing.share((flow.id, user), lambda: self._consents.confirm(flow, user))
         except FlightLost:
             raise StoreUnavailable("the flow could not be ended in time", reason="slow") from None
         finally:
-            self._tell(flow_id)
+            self._tell(flow.id)
 
     # --- housekeeping
 
@@ -324,6 +329,11 @@ class Flows:
         self._tell(flow.id)
         again = await self._vault.flow(flow.id)
         return again if again is not None else dataclasses.replace(flow, status=FlowStatus.EXPIRED)
+
+    def _ticket(self, flow: Flow) -> str:
+        """What proves to your application that a browser came from this flow's callback. The flow's id does not:
+        who asked for the link has it, and could otherwise confirm himself what somebody else consented to (H01)."""
+        return f"{flow.id}.{self._vault.mark('flow confirmed', f'{flow.id}:{flow.state_digest}')}"
 
     async def _refused(self, flow: Flow, reason: str) -> None:
         log.warning("callback.refused", reason=reason, provider=flow.key.provider)

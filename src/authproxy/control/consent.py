@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from authproxy.broker.flows import Flows
 from authproxy.broker.registrations import Registrations
-from authproxy.core.errors import ConnectionRequired, NotFound, UserMissing, UserNotAllowed
+from authproxy.core.errors import BadRequest, ConnectionRequired, NotFound, UserMissing, UserNotAllowed
 from authproxy.core.model import Caller, Connection, ConnectionKey, Flow, FlowStatus, State
 from authproxy.store.vault import Vault
 
@@ -102,10 +102,19 @@ class Consent:
             )
         return self._of(await self._flows.wait(authorization_id, min(seconds, MAX_WAIT)))
 
-    async def confirm_user(self, caller: Caller, flow_id: str, user: str) -> Flow:
-        """Say who opened a flow (from the application's own session). Another user than the flow's: UserMismatch."""
-        _own(caller, (await self._flows.flow(flow_id, tenant=caller.tenant)).key)
-        return await self._flows.confirm(caller=caller, flow_id=flow_id, user=user)
+    async def confirm_user(self, caller: Caller, ticket: str, user: str) -> Flow:
+        """Say who opened a flow: `ticket` is what the browser brought to the verifier, `user` is from the application's
+        own session. Another user than the flow's: UserMismatch. A flow that has ended otherwise: BadRequest."""
+        _own(caller, (await self._flows.flow(ticket.partition(".")[0], tenant=caller.tenant)).key)
+        flow = await self._flows.confirm(caller=caller, ticket=ticket, user=user)
+        if flow.status is not FlowStatus.COMPLETED:
+            raise BadRequest(
+                f"{user} has not connected {flow.key.provider}: the authorization {ending(flow.status)}",
+                reason=flow.reason or str(flow.status),
+                provider=flow.key.provider,
+                user=user,
+            )
+        return flow
 
     def _serves(self, connection: Connection, scopes: tuple[str, ...]) -> bool:
         """Whether this connection works, for today's client, and was granted all of `scopes`."""
