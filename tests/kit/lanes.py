@@ -13,8 +13,8 @@ from tests.kit.process import Proxy, Seeded, listener
 from tests.kit.provider import Grant, Provider
 from tests.kit.raw import Gone, Message, Script, Upstream, Wire
 
-BASE, ABSOLUTE = "base", "absolute"
-MODES = (BASE, ABSOLUTE)
+BASE, ABSOLUTE, CONNECT = "base", "absolute", "connect"
+MODES = (BASE, ABSOLUTE, CONNECT)
 LIMITS = {
     "max_header": 65536,
     "max_line": 32768,
@@ -23,17 +23,18 @@ LIMITS = {
     "replay_memory": 16384,
     "drain": 65536,
 }
-TIMEOUTS = {"header": 1.0, "keepalive": 2.0, "connect": 2.0, "first_byte": 1.5, "idle": 1.5, "shutdown": 2.0}
+TIMEOUTS = {"header": 1.0, "keepalive": 4.0, "connect": 2.0, "first_byte": 1.5, "idle": 1.5, "shutdown": 2.0}
 
 
 class Lane:
-    """One route with its upstream's port, in both ways of naming it."""
+    """One route with its upstream's port, in all three ways of naming it."""
 
     def __init__(self, seeded: Seeded, name: str, sock: socket.socket, grant: Grant) -> None:
         self.seeded, self.proxy, self.sock, self.grant = seeded, seeded.proxy, sock, grant
         self.name, self.prefix = name, b"/" + name.encode()
         self.port: int = sock.getsockname()[1]
         self.mode = BASE
+        self.host = host_of(name)
 
     @property
     def bearer(self) -> bytes:
@@ -41,17 +42,27 @@ class Lane:
 
     @property
     def authority(self) -> bytes:
+        if self.mode == CONNECT:
+            return self.host.encode()
         return b"127.0.0.1:%d" % (self.port if self.mode == ABSOLUTE else self.proxy.listen)
 
     def target(self, rest: bytes = b"/x") -> bytes:
         """The request target that reaches `rest` on the upstream."""
+        if self.mode == CONNECT:
+            return rest
         return b"http://127.0.0.1:%d%s" % (self.port, rest) if self.mode == ABSOLUTE else self.prefix + rest
 
     def upstream(self, script: Script | Iterable[bytes] = ()) -> Upstream:
         return Upstream(self.sock, script)
 
     async def dial(self, *, buffer: int | None = None) -> Wire:
-        return await Wire.dial(self.proxy.listen, buffer=buffer)
+        wire = await Wire.dial(self.proxy.listen, buffer=buffer)
+        if self.mode == CONNECT:
+            await wire.send(b"CONNECT %s:443 HTTP/1.1\r\nHost: %s:443\r\n\r\n" % ((self.authority,) * 2))
+            answer = await wire.head()
+            assert answer.status == 200, answer.raw
+            await wire.secure(self.proxy.trust, self.host)
+        return wire
 
     def ask(
         self,
@@ -88,6 +99,11 @@ class Lane:
         last = upstream.requests[-1].head
         assert last.start == b"GET /sentinel HTTP/1.1"
         assert last.one(b"authorization") == self.bearer
+
+
+def host_of(name: str) -> str:
+    """What a lane's upstream is called by agents that speak https to it."""
+    return f"{name}.wire.example"
 
 
 def assert_problem(message: Message, *codes: str) -> None:
@@ -148,6 +164,7 @@ def lanes(
             "upstream": f"http://127.0.0.1:{socks[name].getsockname()[1]}",
             "provider": "kit",
             "scopes": ["read"],
+            "hosts": [host_of(name)],
             **own,
         }
         for name, own in settings.items()

@@ -7,10 +7,12 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -136,6 +138,13 @@ class Proxy:
             timeout=30,
             check=False,
         )
+
+    @cached_property
+    def trust(self) -> ssl.SSLContext:
+        """Trusts the local authority of this proxy, and nobody else."""
+        shown = self.run("ca", "show", "--config", str(self.file), "--store", f"sqlite:///{self.store}")
+        assert shown.returncode == 0, shown.stderr
+        return ssl.create_default_context(cadata=shown.stdout)
 
     def words(self) -> str:
         """All that it said on standard output and error."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -95,6 +96,10 @@ class Wire:
             raise
         limit = 2**22 if buffer is None else buffer
         return cls(*await asyncio.open_connection(sock=sock, limit=limit))
+
+    async def secure(self, tls: ssl.SSLContext, name: str | None) -> None:
+        """TLS from here on, as its client."""
+        await asyncio.wait_for(self.writer.start_tls(tls, server_hostname=name or ""), PATIENCE)
 
     async def __aenter__(self) -> Self:
         return self
