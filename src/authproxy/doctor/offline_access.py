@@ -12,8 +12,8 @@ from authproxy.doctor.finding import Certainty, Finding, error, warning
 
 @check("D01", "No offline access is asked for")
 def asked(case: Case) -> Iterator[Finding]:
-    """Whether `authorize_params` undo the parameters or scopes by which the provider issues a refresh token at all.
-    What the catalogue knows of these is sent by itself."""
+    """Whether `authorize_params` undo the parameters by which the provider issues a refresh token at all.
+    Scopes that bring one are asked for by themselves."""
     for one in case.each():
         yield from _undone(one)
         if one.facts.refresh_token.issued == "never" and one.facts.access_token.lifetime != "never":
@@ -45,15 +45,6 @@ def _undone(one: Registration) -> Iterator[Finding]:
             do=f"Take {name} out of providers.{one.name}.authorize_params and let the users connect again.",
             sure=one.sure("authorization", "refresh_token.issued"),
             seen=[f"providers.{one.name}.authorize_params.{name}"],
-        )
-    if rules.scope_param in chosen and rules.offline_scopes:
-        yield error(
-            "D01",
-            one.name,
-            "The scopes are overwritten",
-            wrong=f"authorize_params sets {rules.scope_param}, over the scopes that authproxy asks for.",
-            why=f"The one that brings a refresh token ({rules.offline_scopes[0]}) may be lost with the others.",
-            do="Say scopes under `scopes`, of the provider or of its routes.",
         )
 
 
