@@ -213,8 +213,9 @@ async def test_redirects_are_not_followed_and_cookies_not_kept() -> None:
         peer(says(redirect, other.url.encode(), b"\r\n\r\n")) as it,
     ):
         endpoint = Endpoint(deadline=2)
-        assert (await endpoint.send(request(it.url))).status == 307
-        assert (await endpoint.send(request(it.url))).status == 307
+        url = it.url.replace("127.0.0.1", "localhost")  # cookies of bare addresses are not kept anyway
+        assert (await endpoint.send(request(url))).status == 307
+        assert (await endpoint.send(request(url))).status == 307
         await endpoint.close()
         assert other.connections == 0
         assert it.connections == 2, "a connection serves one call"

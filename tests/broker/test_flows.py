@@ -442,6 +442,9 @@ async def test_a_thousand_refusals_write_one_row(house: House) -> None:
     links.add(await other.flows.link_for(key_of(), ("read",), "another"))
     assert len(links) == 1
     assert await broker.vault.pending_flows("default", "alice") == 1
+    await broker.vault.close()
+    links.add(await broker.flows.link_for(key_of(), ("read",), "worker"))
+    assert len(links) == 1, "handed out again without a look at the store"
 
 
 @pytest.mark.scenario("H06")
@@ -635,6 +638,20 @@ async def test_the_stored_refresh_token_of_another_account_is_never_used(house: 
     arrival = await house.arrive(broker, callback, cookie)
     assert arrival.flow.reason == "account_mismatch"
     assert (await house.row(broker)).provider_account == "sandbox|bob"
+
+
+@pytest.mark.scenario("B02", "H10")
+async def test_a_stored_refresh_token_of_nobody_knows_whom_is_not_used(house: House) -> None:
+    broker = await house.broker()
+    house.sandbox.switches.update({"userinfo_status": 503})
+    await house.connect(broker, as_user="bob")
+    house.sandbox.reset()
+    house.sandbox.switches.update({"omit_refresh_token_at_consent": True})
+    flow = await start(broker, again=True)
+    callback, cookie = await house.leave(broker, flow, as_user="alice")
+    arrival = await house.arrive(broker, callback, cookie)
+    assert arrival.location is not None, "asked again, instead of mixing two accounts' tokens"
+    assert (await house.row(broker)).generation == 1
 
 
 @pytest.mark.scenario("B17")

@@ -18,7 +18,7 @@ from authproxy.core.errors import (
     ProviderUnavailable,
     StoreUnavailable,
 )
-from authproxy.core.model import State
+from authproxy.core.model import Environment, State
 from authproxy.core.secret import Secret
 from authproxy.sandbox import digest_of
 from authproxy.store.base import Backend, Transaction
@@ -126,6 +126,33 @@ async def test_the_request_that_comes_a_moment_later_finds_the_new_token(house: 
     assert len(house.sandbox.refreshes()) == 1
 
 
+@pytest.mark.scenario("A02")
+async def test_a_waiter_takes_the_winners_token_while_the_lease_still_stands(tmp_path: Path) -> None:
+    committing, commit, release = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def failpoint(point: str) -> None:
+        if point == "before_commit":
+            committing.set()
+            await commit.wait()
+        elif point == "before_release":
+            await release.wait()
+
+    async with house_at(tmp_path) as house:
+        one, other = await house.broker(failpoint=failpoint), await house.broker()
+        await house.connect(one)
+        house.clock.push(HOUR)
+        first = asyncio.create_task(one.token())
+        await committing.wait()
+        second = asyncio.create_task(other.token())
+        done, _ = await asyncio.wait([second], timeout=0.3)  # it is waiting for the lease by now
+        assert not done
+        commit.set()
+        assert (await asyncio.wait_for(second, 5)).generation == 2
+        release.set()
+        assert (await first).generation == 2
+        assert len(house.sandbox.refreshes()) == 1
+
+
 @pytest.mark.scenario("A12")
 async def test_the_agent_that_hangs_up_takes_nothing_with_it(house: House) -> None:
     broker = await house.broker()
@@ -204,7 +231,8 @@ async def test_a_disconnect_in_flight_stays_a_disconnect(tmp_path: Path) -> None
         house.clock.push(HOUR)
         asker = asyncio.create_task(broker.token())
         await reached.wait()
-        await (await house.broker()).grants.disconnect(connection.id, tenant="default")
+        # Only our copy: so what is dead at the provider afterwards was revoked by who fetched it.
+        await broker.vault.disconnect(connection.id, [])
         on.set()
         with pytest.raises(ConnectionRequired):
             await asker
@@ -655,6 +683,21 @@ async def test_a_replay_window_recovers_without_a_human(tmp_path: Path, mode: st
         assert await stored_refresh_digest(broker) in house.sandbox.live_refresh_digests()
 
 
+@pytest.mark.scenario("A09", "A23")
+@pytest.mark.parametrize("mode", ["same_successor", "sibling"])
+async def test_a_known_replay_window_is_used_at_once(tmp_path: Path, mode: str) -> None:
+    async with house_at(tmp_path, grace_s=600, grace_mode=mode, iss="missing") as house:
+        windowed = choice(house.sandbox.base_url, catalogue="xero")
+        broker = await house.broker(providers={"acme": windowed})
+        assert broker.registrations.resting("acme").replay_window > 0
+        await house.connect(broker)
+        house.sandbox.switches.update({"drop": "after", "faults_for": "refresh", "next_calls": 1})
+        house.clock.push(HOUR)
+        assert (await broker.token()).generation == 2, "the asker saw nothing of it"
+        assert len(house.sandbox.refreshes()) == 2
+        assert "connection.recovered" in await house.kinds(broker)
+
+
 @pytest.mark.scenario("A08", "A10")
 async def test_a_second_try_that_was_never_sent_does_not_count(house: House) -> None:
     broker = await house.broker()
@@ -704,14 +747,14 @@ class Faulty:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self.broken = False
-        self.failed = asyncio.Event()
+        self.failing = asyncio.Event()
 
     async def read(self, sql: str, *values: Any) -> Any:
         return await self._backend.read(sql, *values)
 
     async def write(self, work: Any) -> Any:
         if self.broken:
-            self.failed.set()
+            self.failing.set()
             raise StoreUnavailable("the disk is full", reason="test")
         return await self._backend.write(work)
 
@@ -741,7 +784,7 @@ async def test_a_rotation_that_cannot_be_saved_is_held_used_and_saved_later(tmp_
         await house.connect(broker)
         house.clock.push(HOUR)
         token = await broker.token()
-        assert backend.failed.is_set()
+        assert backend.failing.is_set()
         assert token.generation == 2
         for _ in range(50):
             house.clock.push(1)  # beyond any leash
@@ -758,6 +801,34 @@ async def test_a_rotation_that_cannot_be_saved_is_held_used_and_saved_later(tmp_
         assert await stored_refresh_digest(other) in house.sandbox.live_refresh_digests()
         assert b"authproxy_unpersisted_rotations 0.0" in broker.metrics.exposition({})
         assert len(house.sandbox.refreshes()) == 1
+
+
+@pytest.mark.scenario("A20", "B28")
+async def test_a_held_rotation_is_used_although_the_old_token_looks_good(tmp_path: Path) -> None:
+    async with house_at(tmp_path, revoke_old_access=True) as house:
+        backend = Faulty(await open_backend(f"sqlite:///{house.path}"))
+        vault = await Vault.open(
+            backend,
+            keyring=Keyring.parse(house.keys),
+            environment=Environment.DEVELOPMENT,
+            clock=house.clock.wall,
+        )
+
+        async def failpoint(point: str) -> None:
+            if point == "after_response":
+                backend.broken = True
+
+        broker = await house.broker(vault=vault, failpoint=failpoint)
+        await house.connect(broker)
+        house.clock.push(3400)
+        old = await broker.token()
+        await backend.failing.wait()
+        await asyncio.gather(*broker.tokens._aheads._running.values())
+        house.clock.push(20)  # the row still has the old token, which the provider has ended
+        newer = await broker.token()
+        assert newer.generation == old.generation + 1
+        assert await broker.tokens.renew(key_of(), old, agent="worker") == newer
+        backend.broken = False
 
 
 @pytest.mark.scenario("A07")

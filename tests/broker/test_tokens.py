@@ -347,6 +347,35 @@ async def test_a_newer_token_may_have_been_stored_by_another_process(house: Hous
     assert len(house.sandbox.refreshes()) == 1
 
 
+@pytest.mark.scenario("D05", "D06")
+async def test_another_processes_token_is_used_also_when_no_refresh_may_be_forced(house: House) -> None:
+    here, there = await house.broker(), await house.broker()
+    connection = await house.connect(here)
+    rejected = await here.token()
+    house.sandbox.switches.update({"status": 500, "error": "server_error", "next_calls": 1})
+    assert await here.tokens.renew(key_of(), rejected, agent="worker") is None
+    house.clock.push(4)  # the row's back-off is over, this process's interval is not
+    await here.token()
+    await there.grants.refresh(connection.id, tenant=None)
+    newer = await here.tokens.renew(key_of(), rejected, agent="worker")
+    assert newer is not None
+    assert newer.generation == 2
+
+
+@pytest.mark.scenario("A16", "A17")
+async def test_a_slow_reader_does_not_put_the_older_token_back(house: House) -> None:
+    broker = await house.broker()
+    connection = await house.connect(broker)
+    seen = await broker.vault.access(key_of())
+    assert seen is not None
+    await broker.grants.refresh(connection.id, tenant=None)
+    assert (await broker.token()).generation == 2
+    broker.tokens._install(*seen, checked=house.clock.steady() - 1)  # read before, arrives after
+    assert (await broker.token()).generation == 2
+    broker.tokens._install(*seen)  # a flight's result, overtaken by a read
+    assert (await broker.token()).generation == 2
+
+
 @pytest.mark.scenario("D07")
 async def test_a_refused_token_is_renewed_although_the_clock_says_it_is_good(house: House) -> None:
     broker = await house.broker()

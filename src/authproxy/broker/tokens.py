@@ -313,7 +313,8 @@ class Tokens:
         key = connection.key
         entry = self._entry_of(connection, access, checked)
         there = self._entries.get(key)
-        if there is not None and there.connection.generation > connection.generation:
+        newer = there is not None and there.connection.generation > connection.generation
+        if there is not None and newer and (checked is None or there.checked >= checked):
             return there  # a slower reader saw the older row
         self._ended.pop(key, None)
         self._entries[key] = entry
