@@ -175,7 +175,9 @@ class _Lane(asyncio.Protocol):
         self._done(self, 0.0)
 
 
-async def keep_busy(port: int, request: bytes, *, connections: int, seconds: float) -> Run:
+async def keep_busy(
+    port: int, request: bytes, *, connections: int, seconds: float, tls: ssl.SSLContext | None = None
+) -> Run:
     """A closed loop: each connection asks again as soon as it is answered. Raises LoadFault."""
     times: list[float] = []
     ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -190,7 +192,7 @@ async def keep_busy(port: int, request: bytes, *, connections: int, seconds: flo
         else:
             _end(ended, None)
 
-    lanes = [await _connect(port, request, done) for _ in range(connections)]
+    lanes = [await _connect(port, tls, request, done) for _ in range(connections)]
     began = time.perf_counter()
     until = began + seconds
     try:
@@ -204,7 +206,9 @@ async def keep_busy(port: int, request: bytes, *, connections: int, seconds: flo
     return Run(len(times), time.perf_counter() - began, times)
 
 
-async def keep_pace(port: int, request: bytes, *, rate: float, seconds: float) -> Run:
+async def keep_pace(
+    port: int, request: bytes, *, rate: float, seconds: float, tls: ssl.SSLContext | None = None
+) -> Run:
     """An open loop: a request every 1/rate seconds, however slow the answers are. Raises LoadFault.
 
     Each is timed from its own write, and never waits for another's answer: where all connections are busy, one
@@ -224,7 +228,7 @@ async def keep_pace(port: int, request: bytes, *, rate: float, seconds: float) -
         if len(times) == total:
             _end(ended, None)
 
-    lanes = [await _connect(port, request, done) for _ in range(8)]
+    lanes = [await _connect(port, tls, request, done) for _ in range(8)]
     free += lanes
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -234,7 +238,7 @@ async def keep_pace(port: int, request: bytes, *, rate: float, seconds: float) -
             if ended.done():
                 break
             if not free:
-                lanes.append(await _connect(port, request, done))
+                lanes.append(await _connect(port, tls, request, done))
                 free.append(lanes[-1])
             free.pop().ask()
         async with asyncio.timeout(10):
@@ -251,9 +255,15 @@ def get(path: str, *fields: str) -> bytes:
     return "\r\n".join(lines).encode() + _END
 
 
-async def _connect(port: int, request: bytes, done: Callable[[_Lane, float], None]) -> _Lane:
+async def _connect(
+    port: int, tls: ssl.SSLContext | None, request: bytes, done: Callable[[_Lane, float], None]
+) -> _Lane:
     transport, lane = await asyncio.get_running_loop().create_connection(
-        lambda: _Lane(request, done), "127.0.0.1", port
+        lambda: _Lane(request, done),
+        "127.0.0.1",
+        port,
+        ssl=tls,
+        server_hostname=None if tls is None else "localhost",
     )
     transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return lane
