@@ -416,7 +416,9 @@ class Config:
         pattern=r"https?://[^\s/?#@]+(/[^\s/?#]+)*",
         must="must be `https://host[:port][/path]`, without a slash at the end, user, query or fragment",
     )
-    replicas: int = setting("for `doctor`: how many machines or pods serve the same users at once", 1, minimum=1)
+    replicas: int = setting(
+        "for `doctor`: how many machines or pods serve the same users at once", 1, minimum=1
+    )
     identity: Identity = setting("who may ask, and for whom", factory=Identity)
     providers: Mapping[str, ProviderChoice] = setting(
         "app registrations by name", factory=lambda: EMPTY, keys=_NAME
