@@ -227,6 +227,7 @@ async def test_next_uri_is_checked_at_the_start(desk: Desk, uri: str) -> None:
         ("POST", "/v1/auth/authorize", {"Origin": "https://evil.example"}),
         ("GET", "/v1/connections", {"Origin": "null"}),
         ("GET", "/v1/connections", {"Sec_Fetch_Site": "cross-site"}),
+        ("GET", "/v1/connections", {"Sec_Fetch_Site": "same-site"}),
         ("GET", "/v1/connections", {"Host": "rebound.evil.example"}),
     ],
 )

@@ -108,6 +108,12 @@ async def test_a_rebound_name_is_refused(port: int, host: str) -> None:
         (("Host: 127.0.0.1:8701", "Forwarded: for=203.0.113.9"), False),
         (("Host: 127.0.0.1:8701", "X-Real-IP: 127.0.0.1"), False),
         (("Host: 127.0.0.1:8701", "Via: 1.1 proxy"), False),
+        (("Host: 127.0.0.1:8701", "X-Forwarded-Proto: https"), False),
+        (("Host: 127.0.0.1:8701", "X-Envoy-Expected-Rq-Timeout-Ms: 15000"), False),
+        (("Host: 127.0.0.1:8701", "CF-Connecting-IP: 203.0.113.9"), False),
+        (("Host: evil.local:8701",), False),
+        (("Host: box.internal:8701",), False),
+        (("Host: 192.0.2.1:8701",), True),
     ],
 )
 async def test_what_a_reverse_proxy_brings_is_not_local(
@@ -115,6 +121,17 @@ async def test_what_a_reverse_proxy_brings_is_not_local(
 ) -> None:
     _, _, body = await ask(port, "GET /v1/local", *fields)
     assert json.loads(body) == {"local": local}
+
+
+@pytest.mark.scenario("I05")
+async def test_nginx_as_it_comes_out_of_the_box_is_not_local(port: int) -> None:
+    """`proxy_pass http://127.0.0.1:8701;` and nothing else: HTTP/1.0, our own address as Host, and no other sign."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET /v1/local HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode())
+    raw = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    assert json.loads(raw.partition(b"\r\n\r\n")[2]) == {"local": False}
 
 
 async def test_refusals_have_one_shape(port: int) -> None:

@@ -57,7 +57,7 @@ class Api:
 
         async def handler(request: web.Request) -> web.StreamResponse:
             origin = request.headers.get("Origin")
-            if origin is not None or request.headers.get("Sec-Fetch-Site") == "cross-site":
+            if origin is not None or request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site"):
                 # No page has business here: browsers reach loopback listeners too (wire: browser reach).
                 raise BadRequest("The API is not for web pages", reason="browser_origin")
             caller = self._desk.identify(

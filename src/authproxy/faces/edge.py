@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from urllib.parse import urlsplit
 
 import structlog
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from authproxy.core.errors import BadRequest, BodyTooLarge, CallerUnknown, Internal, NotFound, Refusal
 from authproxy.faces import pages
@@ -26,7 +26,11 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LABEL = re.compile(r"[a-z0-9_-]{1,63}")
 _BROWSER = ("/connect/", "/callback/")
 _QUIET = frozenset({"/livez", "/readyz", "/metrics"})
-_FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
+# What reverse proxies, meshes and content networks add, each in its own way; no local client sends any of it.
+_FORWARDED = re.compile(
+    r"forwarded|via|(?:true-|x-|x-cluster-)?client-ip|x-real-ip|(?:x-forwarded|x-original|x-envoy|cf|fastly)-.+",
+    re.I,
+)
 # Names that no public resolver answers for: a web page cannot be served under them, so they cannot be rebound.
 _PRIVATE_SUFFIXES = (".localhost", ".local", ".internal", ".svc")
 
@@ -91,13 +95,15 @@ def is_local(request: web.Request, names: Names) -> bool:
     """Whether a request without credential may pass as a local one.
 
     A reverse proxy on this machine brings strangers in from a loopback address: what it forwarded, or what was
-    addressed to a public name, is not local (RFC 9700 4.13).
+    addressed to a public name, is not local (RFC 9700 4.13). Nor is HTTP/1.0, which no agent speaks any more and
+    nginx does, without a word of whom it brings. Names with a dot can be claimed by others on the network (mDNS).
     """
     host = host_of(request)
     return (
         peer_is_loopback(request.get_extra_info)
-        and not any(name in request.headers for name in _FORWARDED)
-        and (is_local_name(host) or host != names.public)
+        and request.version >= HttpVersion11
+        and not any(_FORWARDED.fullmatch(name) for name in request.headers)
+        and (is_local_name(host) or is_literal(host) or (host != names.public and "." not in host))
     )
 
 
