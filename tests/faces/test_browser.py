@@ -74,7 +74,17 @@ async def test_another_browser_cannot_finish(desk: Desk) -> None:
 @pytest.mark.scenario("H02", "I05")
 @pytest.mark.parametrize(
     "change",
-    ["no_cookie", "no_token", "other_token", "origin", "null_origin", "fetch_site", "json"],
+    [
+        "no_cookie",
+        "no_token",
+        "other_token",
+        "origin",
+        "null_origin",
+        "fetch_site",
+        "json",
+        "charset",
+        "no_charset",
+    ],
 )
 async def test_a_button_pressed_elsewhere_starts_nothing(desk: Desk, change: str) -> None:
     flow = await desk.begin("alice")
@@ -97,6 +107,10 @@ async def test_a_button_pressed_elsewhere_starts_nothing(desk: Desk, change: str
             fields["Origin"] = "null"
         case "fetch_site":
             fields["Sec-Fetch-Site"] = "cross-site"
+        case "charset":
+            body = b"token=\xff\xfe"
+        case "no_charset":
+            fields["Content-Type"] += "; charset=none-such"
         case _:
             fields["Content-Type"] = "application/json"
     path = urlsplit(flow["url"]).path
@@ -225,6 +239,13 @@ async def test_a_link_opened_under_the_machines_other_name_is_led_home(desk: Des
     path = urlsplit(flow["url"]).path
     code, headers, _ = await desk.ask("GET", path, Host=f"localhost:{desk.port}")
     assert (code, headers["location"]) == (303, flow["url"])
+
+
+@pytest.mark.parametrize("path", ["%0d%0aSet-Cookie:%20a=b", "%2f%2fevil.example", "..%2f..%2fv1", "none"])
+async def test_nobody_is_led_home_by_what_is_no_link(desk: Desk, path: str) -> None:
+    code, headers, _ = await desk.ask("GET", f"/connect/{path}", Host=f"localhost:{desk.port}")
+    assert (code, headers["x-authproxy-error"]) == (404, "not_found")
+    assert "location" not in headers
 
 
 @pytest.mark.scenario("H05")

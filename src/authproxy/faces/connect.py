@@ -62,10 +62,11 @@ class Connect:
     async def show(self, request: web.Request) -> web.StreamResponse:
         """What is asked for, and a button. Nothing is spent, moved or sent by looking."""
         host = host_of(request)
+        flow_id = request.match_info["flow"]
+        page = await self._flows.open(flow_id)
         if host != self._host and is_local_name(host) and is_local_name(self._host):
             # localhost against 127.0.0.1: the cookie must be set where the provider will send the browser back.
-            return _to(f"{self._origin}{self._base}/connect/{request.match_info['flow']}")
-        page = await self._flows.open(request.match_info["flow"])
+            return _to(f"{self._origin}{self._base}/connect/{flow_id}")
         browser = self._browser(request) or self._random(32)
         response = self._page(self._view(page, browser))
         # The form's POST must carry an Origin, which `no-referrer` would turn into `null`.
@@ -137,7 +138,10 @@ class Connect:
             )
         if request.content_type != "application/x-www-form-urlencoded":
             raise BadRequest("The form cannot be read", reason="content_type")
-        token = (await request.post()).get("token")
+        try:
+            token = (await request.post()).get("token")
+        except (LookupError, UnicodeDecodeError):  # a charset that is none, or bytes that are not in it
+            raise BadRequest("The form cannot be read", reason="charset") from None
         if not isinstance(token, str) or not hmac.compare_digest(
             token.encode(), _token(browser, flow_id).encode()
         ):
