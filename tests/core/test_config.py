@@ -581,6 +581,11 @@ DOUBTFUL = [
         "routes.b",
         "same upstream as route `a`",
     ),
+    (
+        "public_url: https://auth.example\nidentity: {callers: [{kind: loopback, operator: true}]}",
+        "identity.callers[0].operator",
+        "strangers",
+    ),
 ]
 
 
@@ -654,7 +659,10 @@ def test_our_routes_yaml_is_ready_for_production() -> None:
     assert len(names) == 12
     text = text.replace("public_url: http://127.0.0.1:8701", "public_url: https://auth.example.com")
     found = reading(text, dict.fromkeys(names, "x"), environment=Environment.PRODUCTION)
-    assert [w.path for w in found.warnings] == ["identity.callers[0].may_act_for"]
+    assert [w.path for w in found.warnings] == [
+        "identity.callers[0].may_act_for",
+        "identity.callers[0].operator",
+    ]
 
 
 # --- the schema and the table --------------------------------------------------------------------------------------

@@ -116,6 +116,13 @@ def callers(config: Config, known: Known) -> Findings:
                 "every process on this machine may act for every user; name users, or use `api_key`",
                 "warning",
             )
+        if caller.operator and (read_origin(config.public_url) or Origin("", "", 0)).host not in _LOOPBACK:
+            yield Finding(
+                f"{path}.operator",
+                "whatever leads browsers from public_url to the control plane may bring strangers in as operators: "
+                "let it forward /connect/ and /callback/ only, or use keys (`agents create --operator`)",
+                "warning",
+            )
 
 
 # --- numbers -------------------------------------------------------------------------------------------------------
