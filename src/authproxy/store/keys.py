@@ -42,7 +42,7 @@ def load_keyring(
             reason="keys_absent",
         )
     if store_path is None:
-        return Keyring.parse(generate_key(), source="a new key")
+        return Keyring.passing()
     beside = store_path.with_name(store_path.name + ".keys")
     if not beside.exists():
         if store_path.exists() and store_path.stat().st_size > 0:

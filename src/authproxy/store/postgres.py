@@ -71,6 +71,7 @@ _REASONS: Final = {
     "40001": "busy",
     "40P01": "busy",
     "55P03": "busy",
+    "0A000": "standby",  # of what we say, only a standby has no notion: READ WRITE, and SERIALIZABLE as a default
     "25006": "read_only",
     "53100": "full",
     "53300": "too_many_connections",
@@ -203,12 +204,8 @@ class PostgresBackend:
     async def _begin(self, connection: Any, begin: str) -> None:
         try:
             await connection.execute(begin)
-        except asyncpg.FeatureNotSupportedError as error:
-            raise StoreUnavailable(
-                f"{self._place} is a standby by now: only the primary will do", reason="standby"
-            ) from error
         except _FAULTS as error:
-            if not connection.is_closed():
+            if not _gone(connection):
                 raise _translated(_reason(error)) from error
             # Ended while it lay in the pool, as all the others will have been; nothing was asked of it yet.
             await self._pool.expire_connections()
@@ -294,14 +291,24 @@ async def _nothing(_connection: Any) -> None:
 
 async def _roll_back(connection: Any) -> None:
     """Also after a caller was cancelled in the middle of a statement: then it is waited for, for a while."""
+    if _gone(connection):
+        return
     try:
-        if not connection.is_closed():
-            async with asyncio.timeout(_ROLLBACK):
-                await connection.execute("ROLLBACK")
+        async with asyncio.timeout(_ROLLBACK):
+            await connection.execute("ROLLBACK")
     except BaseException as error:
-        connection.terminate()  # the server then rolls back by itself
+        if not _gone(connection):
+            connection.terminate()  # the server then rolls back by itself
         if not isinstance(error, _FAULTS):
             raise
+
+
+def _gone(connection: Any) -> bool:
+    """Whether the connection has ended; then the pool has taken it back already."""
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:
+        return True
 
 
 def _translate(sql: str) -> str:

@@ -44,13 +44,14 @@ def generate_key() -> str:
 class Keyring:
     """Sealing keys: the first seals, all open. Keys are known to people by their ids only."""
 
-    __slots__ = ("_ciphers", "_first")
+    __slots__ = ("_ciphers", "_first", "kept")
 
-    def __init__(self, keys: Sequence[bytes]) -> None:
+    def __init__(self, keys: Sequence[bytes], *, kept: bool = True) -> None:
         if not keys:
             raise KeyMissing("no sealing key is given", reason="keys_absent")
         self._ciphers = {_key_id(key): AESGCM(key) for key in keys}
         self._first = _key_id(keys[0])
+        self.kept = kept
 
     @classmethod
     def parse(cls, text: str, *, source: str = "AUTHPROXY_KEYS") -> Keyring:
@@ -69,6 +70,11 @@ class Keyring:
         if not keys:
             raise KeyMissing(f"{source} is empty", reason="keys_absent")
         return cls(keys)
+
+    @classmethod
+    def passing(cls) -> Keyring:
+        """A new key that nobody keeps: for stores that end with this process."""
+        return cls([os.urandom(32)], kept=False)
 
     @property
     def newest(self) -> str:

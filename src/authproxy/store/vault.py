@@ -32,12 +32,16 @@ async def open_backend(url: str, *, may_change: Check | None = None) -> Backend:
     """The backend of a store URL, at this version's schema. `may_change` is asked before an older store is changed."""
     if url.startswith("sqlite:"):
         return await SqliteBackend.open(sqlite_path(url), may_change=may_change)
-    if url.startswith(("postgresql:", "postgres:")):
+    if _is_postgres(url):
         # Only here, because its driver is an extra.
         from authproxy.store.postgres import PostgresBackend
 
         return await PostgresBackend.open(url, may_change=may_change)
     raise StoreUnavailable(f"no store is known for {url.partition(':')[0]}: URLs", reason="backend_unknown")
+
+
+def _is_postgres(url: str) -> bool:
+    return url.startswith(("postgresql:", "postgres:"))
 
 
 class Vault(Connections, Flows, Agents, Keepsakes):
@@ -62,6 +66,13 @@ class Vault(Connections, Flows, Agents, Keepsakes):
         clock: Callable[[], float] = time.time,
     ) -> Self:
         """Opens a store by URL (or takes an open backend over), and makes sure that it is ours to open."""
+
+        if isinstance(store, str) and _is_postgres(store) and not keyring.kept:
+            raise KeyMissing(
+                "a postgresql:// store outlives this process, and so must its sealing key: set AUTHPROXY_KEYS or "
+                "AUTHPROXY_KEYS_FILE (make one with `authproxy keys generate`)",
+                reason="keys_absent",
+            )
 
         async def ours(backend: Backend) -> None:
             await check_stamp(backend, keyring, environment)
