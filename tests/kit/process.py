@@ -32,7 +32,7 @@ def free_port() -> int:
 
 def listener() -> socket.socket:
     """A bound, listening socket: nobody else can take its port between two cases."""
-    sock = socket.socket()
+    sock = socket.socket(proto=socket.IPPROTO_TCP)  # by which asyncio knows to switch Nagle off
     sock.bind(("127.0.0.1", 0))
     sock.listen(128)
     sock.setblocking(False)

@@ -85,7 +85,7 @@ class Wire:
 
     @classmethod
     async def dial(cls, port: int, *, buffer: int | None = None) -> Self:
-        sock = socket.socket()
+        sock = socket.socket(proto=socket.IPPROTO_TCP)  # by which asyncio knows to switch Nagle off
         sock.setblocking(False)
         if buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
@@ -206,7 +206,7 @@ class Wire:
 
     async def close(self) -> None:
         self.writer.close()
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
             await self.writer.wait_closed()
 
 
