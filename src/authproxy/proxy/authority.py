@@ -18,13 +18,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
 from typing import Final, NamedTuple, Self
+from weakref import WeakKeyDictionary
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from authproxy.core.origin import canonical_host
 from authproxy.core.secret import Secret
 from authproxy.store.kept import Kept
 from authproxy.store.vault import Vault
@@ -60,6 +60,7 @@ class Authority:
         self._clock = clock
         self._leaf_key = ec.generate_private_key(ec.SECP256R1())
         self._leaves: OrderedDict[tuple[str, ...], _Leaf] = OrderedDict()
+        self._asked: WeakKeyDictionary[ssl.SSLObject, str] = WeakKeyDictionary()
         self._making: dict[tuple[str, ...], asyncio.Task[ssl.SSLContext]] = {}
 
     @classmethod
@@ -96,17 +97,21 @@ class Authority:
         return _names_of(self.certificate)
 
     async def context(self, host: str) -> ssl.SSLContext:
-        """A server's context for one host, which refuses another name in SNI; made off the loop, once."""
+        """A server's context for one host; made off the loop, once."""
         names = (host,)
         found = self._find(names)
         if found is not None:
             return found
         task = self._making.get(names)
         if task is None:
-            task = asyncio.create_task(asyncio.to_thread(self._make, names, host))
+            task = asyncio.create_task(asyncio.to_thread(self._make, names))
             self._making[names] = task
             task.add_done_callback(lambda _: self._making.pop(names, None))
         return await asyncio.shield(task)
+
+    def asked(self, session: ssl.SSLObject) -> str | None:
+        """The name that a client asked for in its handshake with one of these contexts (SNI); None: none."""
+        return self._asked.get(session)
 
     def listener(self, *names: str) -> ssl.SSLContext:
         """A context for a listener that stays: its leaf is renewed while it serves."""
@@ -126,10 +131,13 @@ class Authority:
         self._leaves.move_to_end(names)
         return leaf.context
 
-    def _make(self, names: tuple[str, ...], only: str | None = None) -> ssl.SSLContext:
+    def _make(self, names: tuple[str, ...]) -> ssl.SSLContext:
+        def note(session: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
+            if name is not None:
+                self._asked[session] = name
+
         context = self._build(names)
-        if only is not None:
-            context.sni_callback = _demand(only)
+        context.sni_callback = note
         self._leaves[names] = _Leaf(context, self._clock() + LEAF_LIFE.total_seconds() / 2)
         while len(self._leaves) > _LEAVES:
             self._leaves.popitem(last=False)
@@ -189,18 +197,6 @@ class Authority:
             )
             .sign(self._key, hashes.SHA256())
         )
-
-
-def _demand(host: str) -> Callable[[ssl.SSLObject, str | None, ssl.SSLContext], int | None]:
-    """No other name may be asked for inside a tunnel than the one that it was opened to. No name at all is what
-    clients send to an address, and what they mean is seen in Host."""
-
-    def judge(_tls: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> int | None:
-        if name is None or canonical_host(name) == host:
-            return None
-        return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
-
-    return judge
 
 
 def _root(key: ec.EllipticCurvePrivateKey, names: Sequence[str], at: float) -> x509.Certificate:

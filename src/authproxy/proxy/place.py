@@ -14,12 +14,15 @@ class Inside(NamedTuple):
 
     `shown` is the digest of the key that it carried, judged anew for each request, so that a key that is revoked
     ends here as elsewhere; `user` is the one that it named, None where the requests inside must name theirs.
+    `asked` is the name in the handshake (SNI): another one than the tunnel's is refused with each request, where it
+    can be told. None is what clients send to an address, and what those mean is seen in Host.
     """
 
     host: str
     port: int
     shown: Presented
     user: str | None
+    asked: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,8 +60,6 @@ class Tunnels:
         self, incoming: Incoming, fields: RequestFields, entry: Entry, reply: Reply, inside: Inside
     ) -> None:
         """Answer a CONNECT. Returns when the tunnel is somebody else's, or at its end where bytes are passed on."""
-        reply.keep_alive = False
-        incoming.content.feed_eof()  # what follows is no body, and is not read as one
         self._demand_sane(incoming, fields, inside)
         host = canonical_host(inside.host)
         entry.host = host or inside.host
@@ -90,24 +88,23 @@ class Tunnels:
                 raise BadRequest("Host and the CONNECT target differ", reason="host")
 
     async def _intercept(self, incoming: Incoming, entry: Entry, reply: Reply, inside: Inside) -> None:
-        context = await (await self._authority()).context(inside.host)
+        authority = await self._authority()
+        context = await authority.context(inside.host)
         client = incoming.client
         transport, early = client.tunnel()
         _establish(reply)
         gate = _Gate()
         try:
             secured = await self._secured(transport, early, gate, context)
-        except ssl.SSLError as error:
+        except OSError as error:
             # Told here, since the agent often only says "certificate verify failed", or nothing at all.
             entry.code = "handshake_failed"
-            reason = "sni" if error.reason == "CALLBACK_FAILED" else (error.reason or "tls").lower()
+            reason = (error.reason or "tls").lower() if isinstance(error, ssl.SSLError) else "closed_or_late"
             log.warning("tunnel.handshake_failed", host=inside.host, agent=entry.agent, reason=reason)
-            return
-        except OSError:  # gone, or too slow
-            entry.code = "client_closed"
             return
         finally:
             client.leave()
+        inside = inside._replace(asked=authority.asked(secured.get_extra_info("ssl_object")))
         gate.open(secured, client.inner(replace(client.place, secure=True, tunnel=inside)))
 
     async def _secured(

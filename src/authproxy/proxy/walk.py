@@ -133,6 +133,8 @@ class Walk:
         place = incoming.client.place
         entry.via = VIA if place.tunnel is not None or target.form == "authority" else target.form
         if target.form == "authority":
+            reply.keep_alive = False
+            incoming.content.feed_eof()  # what follows is no body, and is not read as one
             inside = self._reception.connect(incoming, fields, target, entry)
             await self._tunnels.open(incoming, fields, entry, reply, inside)
             return
@@ -328,6 +330,8 @@ class Walk:
 def _inside(tunnel: Inside, fields: RequestFields, target: Target) -> tuple[str, str, int]:
     """Where a request in a tunnel goes: where the tunnel goes, or nowhere (D19)."""
     named = [message.authority_of(value) for value in fields.hosts]
+    if tunnel.asked is not None:
+        named.append((tunnel.asked, tunnel.port))
     if target.form == "absolute":
         named.append((target.host, target.port if target.scheme == "https" else -1))
     for host, port in named:

@@ -1,0 +1,120 @@
+"""One proxy with tunnels, WebSockets, listeners of routes' own and answers that are rewritten."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import socket
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.kit.lanes import BASE, LIMITS, TIMEOUTS, Lane, lanes
+from tests.kit.process import LOOPBACK, free_port
+
+KEYED = {"kind": "api_key", "may_act_for": ["*"]}
+
+
+class Yard:
+    """The lanes, and what the special ones are reached by."""
+
+    def __init__(self, ordinary: list[Lane], special: dict[str, Lane], ports: dict[str, int]) -> None:
+        self._free = itertools.cycle(ordinary)
+        self.special, self.ports = special, ports
+        self.proxy = ordinary[0].proxy
+        self.seeded = ordinary[0].seeded
+        self.trust = self.proxy.trust
+
+    def lane(self, mode: str = BASE) -> Lane:
+        """A lane that nobody has used for a while."""
+        return emptied(next(self._free), mode)
+
+    def named(self, name: str, mode: str = BASE) -> Lane:
+        return emptied(self.special[name], mode)
+
+    def key(self, agent: str, *users: str) -> tuple[str, str]:
+        """A new agent key, known to the listener, and its id."""
+        named = [word for user in users for word in ("--user", user)]
+        made = json.loads(self.run("agents", "create", agent, *named, "--json").stdout)
+        deadline = time.monotonic() + 5
+        while (
+            self.proxy.fetch(self.proxy.listen, "GET", "/", headers={"X-Authproxy-Key": made["key"]})[0]
+            == 407
+        ):
+            assert time.monotonic() < deadline, "the key is not known"
+            time.sleep(0.02)  # read by another process within its leash
+        return made["key"], made["id"]
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """A command on this proxy's configuration and store."""
+        where = ("--config", str(self.proxy.file), "--store", f"sqlite:///{self.proxy.store}")
+        done = self.proxy.run(*command, *where)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    async def records(self, count: int, **wanted: object) -> list[dict[str, Any]]:
+        """The records that are like this, oldest first, once there are `count` or time is up."""
+        deadline = time.monotonic() + 5
+        while True:
+            with sqlite3.connect(f"file:{self.proxy.store}?mode=ro", uri=True) as store:
+                rows = store.execute("SELECT record FROM audit WHERE kind = 'request' ORDER BY position")
+                found = [json.loads(text) for (text,) in rows]
+            store.close()
+            found = [one for one in found if all(one[name] == value for name, value in wanted.items())]
+            if len(found) >= count or time.monotonic() > deadline:
+                return found
+            await asyncio.sleep(0.02)  # written in batches by another process
+
+
+def emptied(lane: Lane, mode: str) -> Lane:
+    """What an earlier case left in the listen queue is not this one's."""
+    lane.mode = mode
+    while True:
+        try:
+            lane.sock.accept()[0].close()
+        except BlockingIOError:
+            return lane
+
+
+@pytest.fixture(scope="session")
+def blind_port() -> Iterator[socket.socket]:
+    """Where a host that no route names listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen(32)
+        sock.setblocking(False)
+        yield sock
+
+
+@pytest.fixture(scope="session")
+def yard(tmp_path_factory: pytest.TempPathFactory, blind_port: socket.socket) -> Iterator[Yard]:
+    ports = {"single": free_port(), "secure": free_port(), "blind": blind_port.getsockname()[1]}
+    special: dict[str, dict[str, Any]] = {
+        "ruled": {
+            "allow": [
+                {"methods": ["GET"], "paths": ["/repos/me/*", "/files/**"]},
+                {"methods": ["POST"], "paths": ["/repos/me/*/issues"]},
+            ]
+        },
+        "moving": {"rewrite_urls": True},
+        "single": {"listen": f"127.0.0.1:{ports['single']}", "rewrite_urls": True},
+        "secure": {"listen": f"127.0.0.1:{ports['secure']}", "tls": True, "rewrite_urls": True},
+        "brief": {"timeouts": {"idle": 0.5}},
+        "patient": {"timeouts": {"idle": 30}},
+    }
+    with lanes(
+        tmp_path_factory.mktemp("tunnel"),
+        24,
+        special,
+        identity={"callers": [KEYED, LOOPBACK]},
+        limits=LIMITS,
+        timeouts={**TIMEOUTS, "idle": 10, "first_byte": 5, "keepalive": 5},
+        tunnel={"unrouted": "pass", "ports": [ports["blind"]], "idle": 1.0},
+        refresh={"forced_interval": 0, "leash": 0.3},
+    ) as (ordinary, made):
+        yield Yard(ordinary, made, ports)
