@@ -199,8 +199,8 @@ def _client(one: Registration) -> Client | None:
 def read_door(provider: Provider, reply: Reply, url: str, redirect_uri: str) -> Door:
     """What the first answer of the authorization endpoint shows; where it leads is not followed."""
     if reply.location is not None and 300 <= reply.status < 400:
-        target = urljoin(url, reply.location)
         try:
+            target = urljoin(url, reply.location)
             parts = urlsplit(target)
             query = parse_qs(parts.query, max_num_fields=100)
             host = parts.hostname
