@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from authproxy.core.model import ConnectionKey
+from authproxy.core.model import DEFAULT_TENANT, ConnectionKey
 from authproxy.metrics import Metrics
 from authproxy.store.audit import Trail
 
@@ -57,7 +57,8 @@ class Entry:
     def __init__(self, request_id: str, method: str) -> None:
         self.request_id = request_id
         self.method = method
-        self.tenant: str | None = None
+        # Whom nobody knows is the default tenant's business: its operators see those who were refused unnamed.
+        self.tenant = DEFAULT_TENANT
         self.agent: str | None = None
         self.user: str | None = None
         self.provider: str | None = None
