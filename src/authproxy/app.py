@@ -210,8 +210,14 @@ class App:
         web_app = application(
             [*api.routes(), *connect.routes(), *Health(self.control).routes()], names=self.names
         )
+        timeouts = self.config.timeouts
         runner = Runner(
-            web_app, access_log=None, handle_signals=False, shutdown_timeout=self.config.timeouts.shutdown
+            web_app,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=timeouts.shutdown,
+            keepalive_timeout=timeouts.keepalive,
+            head_time=timeouts.header,
         )
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)

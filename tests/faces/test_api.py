@@ -10,6 +10,7 @@ import pytest
 
 from authproxy.core.errors import ConnectionRequired
 from authproxy.core.model import ConnectionKey
+from authproxy.faces.api import MAX_WAITS
 from tests.faces.conftest import Desk, Start
 from tests.kit.provider import CANARY
 
@@ -163,6 +164,30 @@ async def test_a_wait_is_woken_by_the_end_and_bounded_by_its_length(desk: Desk) 
     code, _, ended = await asyncio.wait_for(waiting, 10)
     assert (code, ended["status"], ended["state"]) == (200, "completed", "completed")
     assert (await desk.ask("GET", f"{path}&wait=59"))[2]["status"] == "completed"
+
+
+@pytest.mark.scenario("H06", "I11")
+async def test_waits_are_bounded_and_end_with_who_waits(desk: Desk) -> None:
+    flow = await desk.begin("alice")
+    path = f"/v1/auth/status?id={flow['id']}&wait=59"
+    waiting = []
+    for _ in range(MAX_WAITS):
+        _, writer = await asyncio.open_connection("127.0.0.1", desk.port)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        waiting.append(writer)
+    flows = desk.app.flows
+    while sum(len(told) for told in flows._waiting.values()) < MAX_WAITS:
+        assert (await desk.ask("GET", "/livez"))[0] == 200
+    code, headers, told = await desk.ask("GET", path)
+    assert (code, told["code"], headers["retry-after"]) == (503, "overloaded", "1")
+    assert (await desk.ask("GET", path.partition("&")[0]))[0] == 200
+    other = await desk.agent("other")
+    assert (await desk.ask("GET", f"/v1/auth/status?id={flow['id']}&wait=1", key=f"Bearer {other}"))[0] == 200
+    for writer in waiting:
+        writer.close()
+    async with asyncio.timeout(20):
+        while flows._waiting:
+            assert (await desk.ask("GET", "/livez"))[0] == 200
 
 
 async def test_waits_end_when_the_process_does(start: Start) -> None:

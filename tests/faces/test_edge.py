@@ -49,8 +49,9 @@ async def port() -> AsyncIterator[int]:
             web.post("/v1/echo", _echo),
         ],
         names=NAMES,
+        patience=0.3,
     )
-    runner = Runner(app, access_log=None)
+    runner = Runner(app, access_log=None, head_time=0.3, most=50)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     yield runner.addresses[0][1]
@@ -183,6 +184,59 @@ async def test_what_the_router_refuses_has_the_same_shape(
 async def test_a_large_body_is_refused(port: int) -> None:
     status, headers, _ = await ask(port, "POST /v1/echo", "Host: localhost", body=b"x" * 70_000)
     assert (status, headers["x-authproxy-error"]) == (413, "body_too_large")
+
+
+@pytest.mark.scenario("H06")
+async def test_a_head_that_drips_is_not_waited_for(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /v1/local HTTP/1.1\r\nHost: ")
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+
+
+@pytest.mark.scenario("H06")
+async def test_a_body_that_drips_is_not_waited_for(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST /v1/echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf")
+    top, _, body = (await asyncio.wait_for(reader.readuntil(b"}"), 5)).partition(b"\r\n\r\n")
+    assert top.startswith(b"HTTP/1.1 408 ")
+    assert json.loads(body)["reason"] == "slow"
+    writer.close()
+
+
+@pytest.mark.scenario("H06")
+async def test_a_request_in_two_pieces_on_an_old_connection_is_answered(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for _ in range(3):
+        writer.write(b"GET /v1/local HTTP/1.1\r\n")
+        await writer.drain()
+        await ask(port, "GET /v1/local", "Host: localhost")  # meanwhile
+        writer.write(b"Host: localhost\r\n\r\n")
+        assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+
+
+@pytest.mark.scenario("H06", "I11")
+async def test_connections_are_bounded(port: int) -> None:
+    held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(60)]
+    for _, writer in held:
+        writer.write(b"GET /v1/local HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    answers = await asyncio.gather(
+        *(asyncio.wait_for(reader.read(9), 5) for reader, _ in held), return_exceptions=True
+    )
+    assert sum(answer == b"HTTP/1.1 " for answer in answers) == 50
+    for _, writer in held:
+        writer.close()
+    async with asyncio.timeout(5):
+        while not await answered(port):
+            continue  # until the server has seen that they are gone
+
+
+async def answered(port: int) -> bool:
+    try:
+        return (await ask(port, "GET /v1/local", "Host: localhost"))[0] == 200
+    except (ConnectionError, IndexError):
+        return False
 
 
 async def test_browsers_get_a_page_on_their_paths(port: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
@@ -13,12 +14,18 @@ from authproxy.callers.desk import Desk
 from authproxy.control import views
 from authproxy.control.consent import MAX_WAIT
 from authproxy.control.panel import Control
-from authproxy.core.errors import BadRequest, UserMissing
+from authproxy.core.errors import BadRequest, Overloaded, UserMissing
 from authproxy.core.model import DEFAULT_ACCOUNT, Caller, State
 from authproxy.faces.edge import Names, is_local
 
 Answer = Mapping[str, Any] | None
 Method = Callable[[web.Request, Caller], Awaitable[Answer]]
+
+
+MAX_WAITS = 256
+"""For each agent: every one holds a connection, and looks at the store twice a second."""
+LISTENS = 1.0
+"""Seconds between two looks whether who waits is still there."""
 
 
 class Api:
@@ -29,6 +36,7 @@ class Api:
         self._desk = desk
         self._names = names
         self._closing = asyncio.Event()
+        self._waits: Counter[tuple[str, str]] = Counter()
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
         """Every path below /v1."""
@@ -100,16 +108,27 @@ class Api:
         if flow_id is None:
             raise BadRequest("The query names no id", reason="id")
         seconds = _number(request, "wait", default=0, least=0, most=int(MAX_WAIT))
+        who = (caller.tenant, caller.agent)
+        if seconds and self._waits[who] >= MAX_WAITS:
+            raise Overloaded(f"{caller.agent} waits for {MAX_WAITS} authorizations already", reason="waits")
+        self._waits[who] += 1
         waiting = asyncio.ensure_future(self._control.consent.wait(caller, flow_id, seconds))
         closing = asyncio.ensure_future(self._closing.wait())
         try:
-            await asyncio.wait((waiting, closing), return_when=asyncio.FIRST_COMPLETED)
+            done: set[asyncio.Future[Any]] = set()
+            while not done and request.transport is not None:  # None: who asked has gone
+                done, _ = await asyncio.wait(
+                    (waiting, closing), timeout=LISTENS, return_when=asyncio.FIRST_COMPLETED
+                )
             if waiting.done():
                 return views.authorization(waiting.result())
             return views.authorization(await self._control.consent.status(caller, flow_id))
         finally:
             closing.cancel()
             waiting.cancel()
+            self._waits[who] -= 1
+            if not self._waits[who]:
+                del self._waits[who]
 
     async def confirm_user(self, request: web.Request, caller: Caller) -> Answer:
         body = await _body(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import re
 import secrets
@@ -112,8 +113,9 @@ def application(
     *,
     names: Names,
     clock: Callable[[], float] = time.monotonic,
+    patience: float = 10.0,
 ) -> web.Application:
-    """The faces' routes behind one edge."""
+    """The faces' routes behind one edge. `patience` is what a request's body may take, in seconds."""
 
     @web.middleware
     async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -126,6 +128,7 @@ def application(
         try:
             if peer_is_loopback(request.get_extra_info) and not names.own(host_of(request)):
                 raise BadRequest("The Host header is not one of this listener's names", reason="unknown_host")
+            await _read(request, patience)
             response = await handler(request)
         except Refusal as refusal:
             code, response = refusal.code, refuse(request, refusal)
@@ -158,6 +161,15 @@ def application(
     app = web.Application(middlewares=[edge], client_max_size=MAX_BODY)
     app.add_routes(routes)
     return app
+
+
+async def _read(request: web.Request, patience: float) -> None:
+    """The whole body, before anything is done with it: none is large, and none may drip for ever."""
+    try:
+        async with asyncio.timeout(patience):
+            await request.read()
+    except TimeoutError:
+        raise BadRequest("The request body did not come in time", reason="slow", status=408) from None
 
 
 def _finish(response: web.StreamResponse, request_id: str) -> None:

@@ -16,10 +16,57 @@ from authproxy.core.errors import BadRequest, HeaderTooLarge, Internal, Refusal
 log = structlog.get_logger()
 
 
-class _Connection(RequestHandler):
-    """aiohttp would log and answer with the very bytes that it could not read: a callback's code among them (F02)."""
+MAX_CONNECTIONS = 1024
+"""More are closed as they come: the data plane needs file descriptors too."""
 
-    __slots__ = ()
+
+class _Connection(RequestHandler):
+    """aiohttp would log and answer with the very bytes that it could not read: a callback's code among them (F02).
+    And it would wait an hour for a head that was begun; whoever can reach public_url could take all connections."""
+
+    __slots__ = ("_head_time", "_late", "_most")
+
+    def __init__(
+        self,
+        manager: web.Server,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        head_time: float,
+        most: int,
+        **more: Any,
+    ) -> None:
+        super().__init__(manager, loop=loop, **more)
+        self._head_time = head_time
+        self._most = most
+        self._late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if self._manager is not None and len(self._manager.connections) > self._most:
+            log.warning("control_connections_full", most=self._most)
+            self.force_close()
+
+    def data_received(self, data: bytes) -> None:
+        before = self._request_count
+        super().data_received(data)
+        if self._request_count != before:
+            self._in_time()
+        elif self._late is None and not self._request_in_progress:
+            self._late = self._loop.call_later(self._head_time, self._give_up)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._in_time()
+        super().connection_lost(exc)
+
+    def _give_up(self) -> None:
+        self._late = None
+        if not self._request_in_progress:
+            self.force_close()
+
+    def _in_time(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
 
     def handle_error(
         self,
@@ -65,10 +112,17 @@ class _Server(web.Server):
 
 
 class Runner(web.AppRunner):
-    """web.AppRunner with our own connections."""
+    """web.AppRunner with our own connections. `head_time` is what a request's head may take from its first byte."""
 
-    __slots__ = ()
+    __slots__ = ("_bounds",)
+
+    def __init__(
+        self, app: web.Application, *, head_time: float = 10.0, most: int = MAX_CONNECTIONS, **more: Any
+    ) -> None:
+        super().__init__(app, **more)
+        self._bounds = {"head_time": head_time, "most": most}
 
     async def _make_server(self) -> Any:
         made = await super()._make_server()
-        return _Server(made.request_handler, request_factory=made.request_factory, **self._kwargs)
+        bounds = {**self._kwargs, **self._bounds}
+        return _Server(made.request_handler, request_factory=made.request_factory, **bounds)
