@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from authproxy.core.model import Connection, ConnectionKey, Environment, State
 from authproxy.doctor.case import DAY, Case, Seen
-from authproxy.doctor.finding import Finding
+from authproxy.doctor.finding import Finding, Severity
 from authproxy.doctor.registry import examine
 from authproxy.doctor.setup import read_setup
 
@@ -98,3 +100,67 @@ def connection(provider: str = "google", user: str = "alice", **fields: Any) -> 
 def told(one: Case, code: str, title: str = "") -> list[Finding]:
     """The findings of one code, of those whose title has these words."""
     return [finding for finding in examine(one) if finding.code == code and title in finding.title]
+
+
+# --- tables of checks
+
+Make = Callable[[], Case]
+ERROR, WARNING, INFO = Severity.ERROR, Severity.WARNING, Severity.INFO
+COLUMNS = ("code", "severity", "title", "bad", "good")
+GMAIL: dict[str, Any] = {"gmail": {"scopes": [MAIL]}}
+SALESFORCE: dict[str, Any] = {"salesforce": {}}
+TESTING = {"publishing_status": "testing"}
+PUBLISHED = {"publishing_status": "production", "published_on": "2026-01-31"}
+
+
+def row(name: str, severity: Severity, title: str, bad: Make, good: Make) -> Any:
+    """`name` begins with the code; `title` is part of the finding's; `bad` has the finding and `good` has not."""
+    return pytest.param(name.split("-")[0], severity, title, bad, good, id=name)
+
+
+def judge(code: str, severity: Severity, title: str, bad: Make, good: Make) -> None:
+    """The check finds the one case, once, and leaves the other; what it says is whole, and holds no secret."""
+    found = told(bad(), code, title)
+    assert [one.severity for one in found] == [severity], found
+    assert [one for one in told(good(), code, title) if one.severity == severity] == []
+    for one in (*examine(bad()), *examine(good())):
+        for text in (one.wrong, one.why, one.do):
+            assert text.endswith((".", ".)")), text
+            assert "  " not in text
+            assert "{" not in text
+        assert "CANARY" not in repr(one)
+
+
+def google(environment: str = "production", *, routes: Any = GMAIL, **choice: Any) -> Case:
+    return case({"google": choice}, environment, routes=routes)
+
+
+def grants(*connections: Any, provider: str = "google", choice: Any = None, **more: Any) -> Case:
+    return case({provider: choice or {}}, stored=list(connections), **more)
+
+
+def dead(user: str, at: int, provider: str = "google", **fields: Any) -> Any:
+    return connection(provider, user, state=State.NEEDS_REAUTH, reason="revoked_or_expired", **fields), at
+
+
+def fallen(*pairs: Any, provider: str = "google", living: int = 0, **more: Any) -> Case:
+    alive = [connection(provider, f"living-{n}") for n in range(living)]
+    return grants(
+        *(one for one, _ in pairs), *alive, provider=provider, ended={one.id: at for one, at in pairs}, **more
+    )
+
+
+def asked(provider: str = "google", environment: str = "production", choice: Any = None, **seen: Any) -> Case:
+    return case({provider: choice or {}}, environment, seen={provider: Seen(**seen)})
+
+
+def live_and_trial(live: Any, trial: Any, **more: Any) -> Case:
+    """production.yaml against staging.yaml."""
+    ours = {"public_url": "https://auth.acme.com", **more.pop("live_top", {})}
+    theirs = {"public_url": "https://auth.staging.acme.com", **more.pop("trial_top", {})}
+    other = case(trial, "staging", file="staging.yaml", stored=more.pop("trial_stored", None), **theirs)
+    return case(live, file="production.yaml", against=other, **ours, **more)
+
+
+def weeks(**fields: Any) -> Any:
+    return connection(consented_at=NOW - 60 * DAY, **fields)

@@ -46,11 +46,12 @@ def mass(case: Case) -> Iterator[Finding]:
 
 def _worst_hour(case: Case, dead: list[Connection]) -> list[Connection]:
     dead = sorted(dead, key=lambda c: case.ended[c.id])
-    best: list[Connection] = []
-    for index, first in enumerate(dead):
-        within = [c for c in dead[index:] if case.ended[c.id] - case.ended[first.id] <= HOUR]
-        best = within if len(within) > len(best) else best
-    return best
+    first, best = 0, (0, 0)
+    for last, c in enumerate(dead):
+        while case.ended[c.id] - case.ended[dead[first].id] > HOUR:
+            first += 1
+        best = max(best, (last + 1 - first, first))
+    return dead[best[1] : best[1] + best[0]]
 
 
 @check(

@@ -74,18 +74,27 @@ def clients(case: Case) -> Iterator[Finding]:
         if same is not Certainty.CERTAIN:
             continue
         facts = one.facts.refresh_token
-        what = ["rate limits"]
-        if facts.max_live is not None:
-            what.append(f"the cap of {facts.max_live} ({facts.max_live_scope or 'live grants'})")
-        if facts.rotation != "none":
-            what.append("rotation")
+        capped = facts.max_live is not None and "access token" not in (facts.max_live_scope or "")
+        shared = [
+            *([f"the cap of {facts.max_live} live grants per account"] if capped else []),
+            *(["rotation"] if facts.rotation not in ("none", "unknown") else []),
+            "rate limits",
+            "settings",
+        ]
         yield warning(
             "D07",
             one.name,
             "One client in two environments",
             wrong=f"{_names(two)} use the same client id.",
-            why=f"They share {', '.join(reversed(what))}: after the launch, testers who connect in one may push out or "
-            "replace users' grants in the other, which then look revoked.",
+            why=f"They share {', '.join(shared[:-1])} and {shared[-1]}. "
+            + (
+                "After the launch, testers who connect in one may push out or replace users' grants of the "
+                "other, which "
+                "then look revoked."
+                if len(shared) > 2
+                else "After the launch, a trial under load takes calls from users, and what is changed for it is "
+                "changed for them."
+            ),
             do="Register a client of its own for each environment, before users connect: their grants belong to the "
             "client, and changing it later means that all connect again.",
             sure=same,
@@ -134,10 +143,13 @@ def redirects(case: Case) -> Iterator[Finding]:
             seen=[f"{two.live.file}: {ours}", f"{two.trial.file}: {theirs}"],
         )
         return
-    for one, other in two.both():
-        uri = two.live.redirect_uri(one.name)
-        given = one.choice.registered_redirect_uris
-        if given and uri not in given and two.trial.redirect_uri(one.name) in given:
+    open_ends: list[str] = []
+    for one, _ in two.both():
+        uri, given = two.live.redirect_uri(one.name), one.choice.registered_redirect_uris
+        if not given:
+            open_ends.append(uri)
+        elif two.live is not case and uri not in given and two.trial.redirect_uri(one.name) in given:
+            # of the configuration that is looked at, C03 says it
             yield error(
                 "C01",
                 one.name,
@@ -146,16 +158,18 @@ def redirects(case: Case) -> Iterator[Finding]:
                 why="Every consent ends with redirect_uri_mismatch from the launch on.",
                 do=f"Register {uri} at the provider.",
             )
-        elif not given and not two.live.in_development:
-            yield info(
-                "C01",
-                one.name,
-                "A redirect URI to register before the launch",
-                wrong=f"{uri} will be sent; the trial sends {two.trial.redirect_uri(other.name)}.",
-                why="Providers compare letter for letter: what is not registered ends with redirect_uri_mismatch.",
-                do=f"Register it, and declare it as providers.{one.name}.registered_redirect_uris.",
-                sure=Certainty.POSSIBLE,
-            )
+    if open_ends and not two.live.in_development:
+        yield info(
+            "C01",
+            None,
+            "Redirect URIs to register before the launch",
+            wrong="What the live clients have registered is not declared.",
+            why="These will be sent. Providers compare letter for letter: what is not registered ends with "
+            "redirect_uri_mismatch, and the trial, which sends others, does not show it.",
+            do="Register them, and declare them as registered_redirect_uris of each provider.",
+            sure=Certainty.POSSIBLE,
+            seen=open_ends,
+        )
 
 
 @check("C07", "Scopes that were never rehearsed", "against")

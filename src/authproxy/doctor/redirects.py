@@ -164,12 +164,15 @@ def registered(case: Case) -> Iterator[Finding]:
             or (below and any(uri.startswith(each.rstrip("/") + "/") for each in given))
         ):
             continue
-        nearest = (get_close_matches(uri, given, 1, 0.5) or list(given))[0]
+        theirs = case.other.redirect_uri(one.name) if case.other else None
+        nearest = theirs if theirs in given else None
+        whose = f" (that of {case.other.file})" if case.other and nearest else ""
+        nearest = nearest or (get_close_matches(uri, given, 1, 0.5) or list(given))[0]
         yield error(
             "C03",
             one.name,
             "The redirect URI differs from what is registered",
-            wrong=f"{uri} is sent; {nearest} is registered: {difference(uri, nearest)}.",
+            wrong=f"{uri} is sent; {nearest}{whose} is registered: {difference(uri, nearest)}.",
             why="Providers compare letter for letter: every consent ends with redirect_uri_mismatch, and only in this "
             "environment.",
             do=f"Register {uri} at the provider, or correct public_url.",
