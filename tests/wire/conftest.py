@@ -21,6 +21,7 @@ SPECIAL = {
     "wider": {"scopes": ["read", "write"]},
     "based": {},
     "cookies": {"keep_set_cookie": True, "send_cookies": True},
+    "moving": {"rewrite_urls": True},
     "cookieless": {"keep_set_cookie": False},
     "deep": {"prefix": "/l0/deeper/still"},
 }
