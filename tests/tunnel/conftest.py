@@ -109,7 +109,7 @@ def yard(tmp_path_factory: pytest.TempPathFactory, blind_port: socket.socket) ->
     }
     with lanes(
         tmp_path_factory.mktemp("tunnel"),
-        24,
+        240,
         special,
         identity={"callers": [KEYED, LOOPBACK]},
         limits=LIMITS,

@@ -79,6 +79,7 @@ def target_of(method: str, raw: bytes) -> Target:
 def _absolute(raw: bytes) -> Target:
     scheme, separator, rest = raw.partition(b"://")
     name = scheme.lower().decode("latin-1")
+    name = {"ws": "http", "wss": "https"}.get(name, name)  # RFC 6455 §3; some clients write it to a proxy
     if not separator or name not in ("http", "https"):
         raise BadRequest("the request target is neither a path nor an http(s) URL", reason="target")
     cut = min((i for i in (rest.find(b"/"), rest.find(b"?")) if i >= 0), default=len(rest))

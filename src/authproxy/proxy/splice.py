@@ -95,9 +95,10 @@ class Line:
         """Close so that the peer sees a reset: nobody must take what broke off for what was meant."""
         if self._transport is None:
             return
-        with contextlib.suppress(OSError):
-            sock = self._transport.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None:  # it may be gone already; ValueError is uvloop's word for that
+            with contextlib.suppress(OSError, ValueError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._transport.abort()
 
     def close(self) -> None:

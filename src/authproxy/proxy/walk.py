@@ -106,9 +106,12 @@ class Walk:
             await self._serve(incoming, entry, reply)
         except Refusal as refusal:
             refuse(reply, refusal)
-        except (asyncio.CancelledError, ConnectionError):
+        except asyncio.CancelledError:
             entry.code = "client_closed"
             raise
+        except ConnectionError:  # of the agent: those of upstreams are refusals
+            entry.code = "client_closed"
+            reply.keep_alive = False
         except Exception:
             # The listener's one edge: a fault of ours is logged whole and told as `internal`.
             log.exception("request.internal", request_id=entry.request_id, route=entry.route)
