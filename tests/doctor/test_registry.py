@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from authproxy.doctor.registry import CHECKS, ELSEWHERE, examine
 from tests.doctor import test_grants, test_launch, test_registrations
 from tests.doctor.cases import ERROR, MAIL, NOW, TESTING, WARNING, case, connection, told
 
+SRC = Path(__file__).parents[2] / "src" / "authproxy"
 ROWS = (*test_registrations.ROWS, *test_grants.ROWS, *test_launch.ROWS)
 
 
@@ -130,3 +133,17 @@ def test_no_provider_and_no_answer_breaks_a_check(name: str, environment: str) -
             one = case({name: choice}, environment, stored=held, ended=ended, seen=seen)
             both = case({name: choice}, environment, stored=held, ended=ended, seen=seen, against=one)
             assert all(finding.wrong for finding in examine(both))
+
+
+@pytest.mark.scenario("A31")
+def test_the_doctor_has_no_way_to_a_token() -> None:
+    """It neither opens what is sealed, nor takes leases, nor writes: not one call by such a name."""
+    ways = {"reveal", "access", "lease", "tokens", "held_tokens", "flow_verifier", "renew", "commit"}
+    ways |= {"keep_grant", "disconnect", "settle", "write_intent", "refresh_request", "code_request"}
+    rooms = [*(SRC / "doctor").glob("*.py"), SRC / "cli" / "doctor.py"]
+    assert len(rooms) > 10
+    for room in rooms:
+        for node in ast.walk(ast.parse(room.read_text())):
+            if isinstance(node, ast.Call):
+                name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+                assert name not in ways, f"{room.name}: {name}"

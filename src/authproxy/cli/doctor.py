@@ -196,6 +196,7 @@ def _wrapped(head: str, text: str, width: int) -> str:
 
 
 def _summary(case: Case, findings: list[Finding]) -> str:
+    from authproxy.doctor.case import plural
     from authproxy.doctor.registry import CHECKS
 
     counts = Counter(str(one.severity) for one in findings)
@@ -207,13 +208,13 @@ def _summary(case: Case, findings: list[Finding]) -> str:
             ("info", "note", "notes"),
         )
     )
-    looked = [f"{case.file} ({case.environment}, {len(case.registrations)} providers)"]
+    looked = [f"{case.file} ({case.environment}, {plural(len(case.registrations), 'provider')})"]
     if case.connections is not None:
-        looked.append(f"{len(case.connections)} stored connections")
+        looked.append(plural(len(case.connections), "stored connection"))
     if case.other is not None:
         looked.append(f"{case.other.file} ({case.other.environment})")
     if case.seen:
-        looked.append(f"{len(case.seen)} providers asked")
+        looked.append(f"{plural(len(case.seen), 'provider')} asked")
     left = sum(bool(one.missing(case)) for one in CHECKS)
     rest = f"; {left} of {len(CHECKS)} checks were left out (`authproxy doctor --list`)" if left else ""
     return f"{told} in {', '.join(looked)}{rest}"

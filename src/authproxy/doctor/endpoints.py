@@ -85,9 +85,11 @@ def discovered(case: Case) -> Iterator[Finding]:
                 why="Endpoints come from it: without it nobody can connect, and nothing is refreshed."
                 if one.choice.issuer
                 else "Endpoints come from the catalogue, so nothing depends on it; the comparison was left out.",
-                do="See whether the issuer is written as in its own document, without a slash more or less."
-                if one.choice.issuer
-                else "Nothing.",
+                do="Nothing."
+                if not one.choice.issuer
+                else "See whether the issuer is written as in its own document, without a slash more or less."
+                if reason.startswith(("http_", "not_json"))
+                else "See whether the issuer runs, and whether this machine may call it (egress.allow, firewalls).",
                 sure=Certainty.LIKELY,
             )
         if seen.discovery is None:
