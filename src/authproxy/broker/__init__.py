@@ -1,0 +1,1 @@
+"""Turns "this user at this provider" into a usable token: consent, refresh, revocation."""
