@@ -236,6 +236,20 @@ async def test_two_identical_callbacks_are_one_exchange(house: House) -> None:
     assert house.sandbox.live_refresh_digests(), "a second exchange would have revoked the first one's tokens"
 
 
+@pytest.mark.scenario("H03")
+async def test_a_button_pressed_again_in_the_middle_of_a_callback_leaves_nothing_stuck(house: House) -> None:
+    broker = await house.broker()
+    flow = await start(broker)
+    await house.leave(broker, flow, as_user="alice")
+    seen = await ended(broker, flow)  # what the callback has read when the button is pressed once more
+    callback, cookie = await house.leave(broker, flow, as_user="alice")
+    with pytest.raises(BadRequest) as caught:
+        await broker.flows._claim_and_finish(seen, {"code": "of the first tab"})
+    assert caught.value.reason == "state_unknown"
+    assert (await ended(broker, flow)).status is FlowStatus.PENDING
+    assert (await house.arrive(broker, callback, cookie)).flow.status is FlowStatus.COMPLETED
+
+
 @pytest.mark.scenario("H03", "A12")
 async def test_a_tab_that_is_closed_does_not_lose_the_tokens(house: House) -> None:
     broker = await house.broker()

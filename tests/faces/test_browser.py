@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -158,6 +159,18 @@ async def test_two_identical_callbacks_have_one_result(desk: Desk) -> None:
     assert "is connected" in second.text
     assert len(desk.provider.grants[0].access) == 1
     assert (await opened(browser, back)).status == 200
+
+
+@pytest.mark.scenario("C08")
+async def test_an_old_link_does_not_shorten_the_cookie_of_a_younger_one(desk: Desk) -> None:
+    flow = await desk.begin("alice")
+    soon = int(time.time()) + 30
+    move = desk.app.vault.move_flow
+    assert await move(flow["id"], expect=FlowStatus.NOT_STARTED, to=FlowStatus.NOT_STARTED, expires_at=soon)
+    browser = Browser()
+    form = forms(await opened(browser, flow["url"]))[0]
+    gone = await asyncio.to_thread(browser.open, form.action, method="POST", form=form.fields)
+    assert f"Max-Age={desk.app.config.flows.lifetime};" in (gone.header("Set-Cookie") or "")
 
 
 @pytest.mark.scenario("F08")

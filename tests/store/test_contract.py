@@ -391,6 +391,18 @@ async def test_of_many_callbacks_one_claims_the_flow(vault: Vault) -> None:
 
 
 @pytest.mark.scenario("H03")
+async def test_a_flow_is_claimed_by_its_newest_state_only(vault: Vault) -> None:
+    made, pending = flow(status=FlowStatus.PENDING), FlowStatus.PENDING
+    await vault.create_flow(made, Secret("v"))
+    for digest in ("old", "new"):
+        assert await vault.move_flow(made.id, expect=pending, to=pending, state_digest=digest) is not None
+    assert await vault.move_flow(made.id, expect=pending, to=FlowStatus.EXCHANGING, if_state="old") is None
+    assert (
+        await vault.move_flow(made.id, expect=pending, to=FlowStatus.EXCHANGING, if_state="new") is not None
+    )
+
+
+@pytest.mark.scenario("H03")
 async def test_an_end_is_never_left(vault: Vault) -> None:
     made = flow()
     await vault.create_flow(made, Secret("v"))

@@ -53,7 +53,6 @@ class Departure(NamedTuple):
 
     url: str
     cookie: str
-    seconds: int
 
     def __repr__(self) -> str:
         return "Departure(…)"
@@ -179,7 +178,7 @@ class Flows:
         url = await self._departure(flow, browser=cookie, expect=OPEN)
         if url is None:
             raise BadRequest("this link has been used", reason="flow_moved")
-        return Departure(url, cookie, max(1, flow.expires_at - int(self._clock())))
+        return Departure(url, cookie)
 
     async def finish(self, provider: str, query: Mapping[str, str], browser: str | None) -> Arrival:
         """The callback. Only the browser that pressed the button, only once, only at its own provider's address;
@@ -190,7 +189,7 @@ class Flows:
             raise BadRequest("the provider sent the browser back without a state", reason="state_missing")
         flow = await self._vault.flow_by_state(self._vault.digest(Secret(state)))
         if flow is None:
-            raise BadRequest("this sign-in is not known, or a newer one replaced it", reason="state_unknown")
+            raise _unknown_state()
         if flow.key.provider != provider:
             await self._refused(flow, "provider_mismatch")
             raise BadRequest("this sign-in belongs to another provider", reason="provider_mismatch")
@@ -295,9 +294,13 @@ class Flows:
             flow.id,
             expect=FlowStatus.PENDING,
             to=FlowStatus.EXCHANGING,
+            if_state=flow.state_digest,
             expires_at=max(flow.expires_at, now + 1),
         )
-        if claimed is None or claimed.state_digest != flow.state_digest:
+        if claimed is None:
+            seen = await self.flow(flow.id)
+            if seen.state_digest != flow.state_digest:  # the button was pressed again in between
+                raise _unknown_state()
             return await self.wait(flow.id, 30.0)
         try:
             ended = await self._consents.finish(
@@ -342,6 +345,10 @@ class Flows:
     def _tell(self, flow_id: str) -> None:
         for told in self._waiting.get(flow_id, ()):
             told.set()
+
+
+def _unknown_state() -> BadRequest:
+    return BadRequest("this sign-in is not known, or a newer one replaced it", reason="state_unknown")
 
 
 def _is_cookie(value: str) -> bool:

@@ -86,7 +86,8 @@ class Connect:
             return self._page(self._view(page, browser))
         departure = await self._flows.go(flow_id, browser)
         response = _to(departure.url)
-        self._set_cookie(response, departure.cookie, departure.seconds)
+        # For a whole flow's life, not for what is left of this one's: another in the same browser may be younger.
+        self._set_cookie(response, departure.cookie, self._life)
         return response
 
     async def callback(self, request: web.Request) -> web.StreamResponse:

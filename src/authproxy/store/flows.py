@@ -118,10 +118,12 @@ class Flows:
         expect: FlowStatus | Collection[FlowStatus],
         to: FlowStatus,
         events: Sequence[Event] = (),
+        if_state: str | None = None,
         verifier: Secret | None = None,
         **fields: str | int | None,
     ) -> Flow | None:
-        """Moves a flow on; None, with nothing changed, if it was in none of the `expect`ed statuses.
+        """Moves a flow on; None, with nothing changed, if it was in none of the `expect`ed statuses, or if its state
+        has another digest than `if_state`, where that is given.
 
         `fields` are columns that change with it. A flow that ends loses its verifier and held tokens; an end is
         never left again.
@@ -139,12 +141,12 @@ class Flows:
             changes["verifier"] = self._safe.seal(verifier, cell_name(rows[0], "verifier"))
         words = ", ".join(f"{column} = ?" for column in changes)
         marks = ", ".join("?" for _ in expected)
-        sql = (
-            f"UPDATE flows SET {words} WHERE id = ? AND ended_at IS NULL AND status IN ({marks}) RETURNING *"  # noqa: S608
-        )
+        seen = "" if if_state is None else " AND state_digest = ?"
+        sql = f"UPDATE flows SET {words} WHERE id = ? AND ended_at IS NULL AND status IN ({marks}){seen} RETURNING *"  # noqa: S608
+        which = [flow_id, *(str(status) for status in expected), *([] if if_state is None else [if_state])]
 
         async def work(tx: Transaction) -> Row | None:
-            rows = await tx.run(sql, *changes.values(), flow_id, *(str(status) for status in expected))
+            rows = await tx.run(sql, *changes.values(), *which)
             if not rows:
                 return None
             await write_events(tx, events)
