@@ -15,7 +15,16 @@ import pytest
 from tests.kit.process import LOOPBACK, Proxy, Seeded
 from tests.kit.provider import Grant, Provider
 
-VENDORS = ("gmail", "calendar", "slack", "github", "salesforce", "hubspot", "plain")
+# Each vendor with the name that its own library calls
+VENDORS = {
+    "gmail": "gmail.googleapis.com",
+    "calendar": "www.googleapis.com",
+    "slack": "slack.com",
+    "github": "api.github.com",
+    "salesforce": "acme.my.salesforce.com",
+    "hubspot": "api.hubapi.com",
+    "plain": "api.plain.example",
+}
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,7 @@ class Api:
     def __init__(self) -> None:
         self.arrived: list[Arrived] = []
         self.ended: set[str] = set()
+        self.public: str | None = None  # what it calls itself in its answers; its address unless told
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -78,7 +88,7 @@ class Api:
             return 401, {"error": "expired"}, {"WWW-Authenticate": 'Bearer error="invalid_token"'}
         path = urlsplit(arrived.target).path
         if path.endswith("/user/repos"):
-            here = f"http://{arrived.headers['host']}"
+            here = self.public or f"http://{arrived.headers['host']}"
             first = "page=2" not in arrived.target
             link = {"Link": f'<{here}/user/repos?page=2>; rel="next"'} if first else {}
             number = 1 if first else 2
@@ -140,7 +150,13 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         "identity": {"callers": [{"kind": "api_key", "may_act_for": ["*"]}, LOOPBACK]},
         "providers": {"kit": {**provider.choice(), "api_hosts": list(hosts.values())}},
         "routes": {
-            vendor: {"upstream": f"http://{host}:{api.port}", "provider": "kit", "scopes": ["read"]}
+            vendor: {
+                "upstream": f"http://{host}:{api.port}",
+                "hosts": [VENDORS[vendor]],
+                "rewrite_urls": vendor == "github",
+                "provider": "kit",
+                "scopes": ["read"],
+            }
             for vendor, host in hosts.items()
         },
         "refresh": {"forced_interval": 0, "leash": 0.2},
@@ -159,6 +175,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 def at(bench: Bench, request: pytest.FixtureRequest) -> Bench:
     """Each library twice: with a good token, and with one that ends just before the call and must not be noticed."""
     bench.api.arrived.clear()
+    bench.api.public = None
     if request.param == "ended":
         bench.end()
     return bench

@@ -136,9 +136,13 @@ def test_github(at: Bench) -> None:
     )
     try:
         assert client.get_user().login == "alice"
+        # It insists that URLs in answers are below its base URL: those of the next page and of each repository are.
+        repos = list(client.get_user().get_repos())
     finally:
         client.close()
-    assert at.took()[-1].target == "/user"
+    assert [repo.full_name for repo in repos] == ["o/1", "o/2"]
+    assert repos[0].url == at.base("github") + "/repos/o/1"
+    assert [one.target for one in at.took()][-2:] == ["/user/repos", "/user/repos?page=2"]
 
 
 def test_salesforce(at: Bench) -> None:
