@@ -48,7 +48,10 @@ class Move:
         """A URL or a path from the upstream's root, where it is below its base; all else is left as it is."""
         if value.startswith(b"/") and not value.startswith(b"//"):
             rest = self._below(value)
-            return value if rest is None else self._base.prefix + rest or b"/"
+            if rest is None:
+                return value
+            path = self._base.prefix + rest
+            return path if path.startswith(b"/") else b"/" + path
         whole = _reference(value)
         if whole is None or (whole[1] or self._scheme).lower() != self._scheme:
             return value
