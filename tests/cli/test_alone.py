@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -209,3 +210,28 @@ def test_bench_measures_this_machine(command: Run) -> None:
     assert figures["proxied"]["p50"] > figures["direct"]["p50"] > 0
     assert figures["proxied"]["cpu"] > 0
     assert figures["memory_loaded_mb"] > 10
+
+
+def test_a_settled_process_walks_no_old_objects_and_keeps_freed_memory() -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", SETTLED], capture_output=True, text=True, timeout=30, check=True
+    )
+    frozen, threshold, faults = map(int, told.stdout.split())
+    assert frozen > 1000
+    assert threshold > 700
+    if sys.platform == "linux" and "glibc" in platform.libc_ver()[0]:
+        assert faults < 2000, "each piece came in pages that the kernel had to clear"
+
+
+SETTLED = """
+import gc, resource
+from authproxy.cli.settle import settle
+settle()
+held = [bytes(2**18) for _ in range(16)]
+del held
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(100):
+    held = [bytes(2**18) for _ in range(8)]
+    del held
+print(gc.get_freeze_count(), gc.get_threshold()[0], resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""

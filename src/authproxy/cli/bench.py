@@ -24,6 +24,7 @@ from authproxy.cli.console import DONE, NOT_WELL, Stop, facts, say, say_json, st
 from authproxy.cli.load import LoadFault, get, keep_busy, keep_pace, listen
 from authproxy.cli.options import json_option
 from authproxy.cli.session import run_loop
+from authproxy.cli.settle import settle
 
 _RATE = 300.0
 _CONNECTIONS = 32
@@ -252,7 +253,9 @@ async def _serve(pipe: Pipe, directory: Path, upstream: int) -> int:
         tokens = TokenSet(Secret("bench-access-" + "a" * 40), None, now + 86400, 86400)
         key = ConnectionKey(DEFAULT_TENANT, "bench", "bench")
         await app.vault.keep_grant(NewGrant(key, "bench", "bench", tokens, (), None, now), [])
-        await _attend(pipe, await app.listen_data(Address("127.0.0.1", 0)))
+        port = await app.listen_data(Address("127.0.0.1", 0))
+        settle()
+        await _attend(pipe, port)
     return DONE
 
 

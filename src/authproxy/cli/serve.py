@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from authproxy import __version__
 from authproxy.cli.console import DONE, NOT_WELL, Stop
 from authproxy.cli.options import option, store_options, switch
+from authproxy.cli.settle import settle
 
 if TYPE_CHECKING:
     from authproxy.app import Address, App
@@ -130,6 +131,7 @@ async def _serve(args: argparse.Namespace, reading: Reading, listen: Address, co
             callers=[choice.kind for choice in config.identity.callers],
             routes=[route.name for route in app.routes],
         )
+        settle()
         await stop.wait()
         log.info("stopping")
     log.info("stopped")
