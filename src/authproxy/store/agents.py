@@ -6,9 +6,13 @@ import json
 from collections.abc import Sequence
 from typing import Final
 
+import structlog
+
 from authproxy.core.model import AgentKey, Event
 from authproxy.store.base import Backend, Row, Transaction
 from authproxy.store.events import encode, write_events
+
+_log = structlog.get_logger()
 
 _INSERT: Final = """INSERT INTO agents
     (id, tenant, name, digest, may_act_for, operator, created_at, expires_at, revoked_at)
@@ -48,7 +52,7 @@ class Agents:
             rows = await self.backend.read(
                 "SELECT * FROM agents WHERE tenant = ? ORDER BY created_at, id", tenant
             )
-        return [_agent_of(row) for row in rows]
+        return [agent for agent in map(_agent_of, rows) if agent is not None]
 
     async def agent_by_digest(self, digest: str) -> AgentKey | None:
         """The agent whose key has this digest, revoked or not."""
@@ -68,13 +72,21 @@ class Agents:
         return await self.backend.write(work)
 
 
-def _agent_of(row: Row) -> AgentKey:
+def _agent_of(row: Row) -> AgentKey | None:
+    """None for a row that makes no sense: that key is not known, and the others go on working (E03)."""
+    try:
+        users = json.loads(row["may_act_for"])
+    except ValueError:
+        users = None
+    if not isinstance(users, list) or not all(isinstance(user, str) for user in users):
+        _log.error("agent_row_damaged", agent=row["id"])
+        return None
     return AgentKey(
         id=row["id"],
         tenant=row["tenant"],
         name=row["name"],
         digest=row["digest"],
-        may_act_for=tuple(json.loads(row["may_act_for"])),
+        may_act_for=tuple(users),
         operator=bool(row["operator"]),
         created_at=row["created_at"],
         expires_at=row["expires_at"],

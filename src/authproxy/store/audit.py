@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import random
 import secrets
 import time
@@ -30,6 +29,7 @@ import structlog
 from authproxy.core.errors import Overloaded, StoreUnavailable
 from authproxy.store.base import Row, Transaction
 from authproxy.store.chain import CHECKPOINT, INSERT, START, Head, link
+from authproxy.store.events import data_of
 from authproxy.store.vault import Vault
 
 _log = structlog.get_logger()
@@ -344,7 +344,7 @@ class Trail:
 
 
 def _of_event(row: Row) -> Record:
-    data = json.loads(row["data"])
+    data = data_of(row)
     fields = {
         "at": row["at"],
         "event": row["id"],

@@ -22,7 +22,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
-from authproxy.core.errors import BadRequest, StoreUnavailable
+from authproxy.core.errors import BadRequest, KeyMissing, StoreUnavailable
 
 Value: TypeAlias = str | int | bytes | None
 T = TypeVar("T")
@@ -79,6 +79,13 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def damaged(what: str) -> KeyMissing:
+    """What to raise for a row whose columns make no sense here: it is there, and nothing can be done with it (E03)."""
+    return KeyMissing(
+        f"{what} is damaged in the store, or was written by a newer version", reason="row_damaged"
+    )
 
 
 class Row(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -23,7 +24,7 @@ from authproxy.core.model import (
     TokenSet,
 )
 from authproxy.core.secret import Secret
-from authproxy.store.base import Backend, Contended, GrantChanged, Row, Transaction, Value
+from authproxy.store.base import Backend, Contended, GrantChanged, Row, Transaction, Value, damaged
 from authproxy.store.events import clean, encode, write_events
 from authproxy.store.sealing import Safe
 
@@ -113,7 +114,7 @@ class Connections:
         rows = await self.backend.read(
             "SELECT generation, state FROM connections WHERE id = ?", connection_id
         )
-        return (rows[0]["generation"], State(rows[0]["state"])) if rows else None
+        return (rows[0]["generation"], _state(rows[0]["state"])) if rows else None
 
     async def list(
         self,
@@ -157,11 +158,16 @@ class Connections:
         return [self._inspect(row) for row in rows]
 
     async def counts(self) -> Mapping[tuple[str, State], int]:
-        """How many connections each provider has in each state."""
+        """How many connections each provider has in each state; what makes no sense here counts as misconfigured, as
+        it is listed, and takes no process out of service (E03, E13)."""
         rows = await self.backend.read(
             "SELECT provider, state, count(*) AS n FROM connections GROUP BY provider, state"
         )
-        return {(row["provider"], State(row["state"])): row["n"] for row in rows}
+        counts: Counter[tuple[str, State]] = Counter()
+        for row in rows:
+            known = row["state"] in State.__members__.values()
+            counts[row["provider"], State(row["state"]) if known else State.MISCONFIGURED] += row["n"]
+        return counts
 
     async def keep_grant(
         self, grant: NewGrant, events: Sequence[Event], *, completes: str | None = None
@@ -293,7 +299,7 @@ class Connections:
         """A row as a connection, whatever is wrong with it."""
         try:
             connection = self._read(row)
-        except (ValueError, TypeError):
+        except KeyMissing:
             return _unreadable(row, self.environment)
         if connection.state is State.DISCONNECTED:
             return connection
@@ -338,8 +344,22 @@ def bounded(number: int | None) -> int | None:
     return number if number is not None and abs(number) < 2**62 else None
 
 
+def _state(text: str) -> State:
+    try:
+        return State(text)
+    except ValueError:
+        raise damaged("this connection") from None
+
+
 def connection_of(row: Row, environment: Environment) -> Connection:
-    """A row without its secrets."""
+    """A row without its secrets. Raises KeyMissing where it makes no sense."""
+    try:
+        return _connection_of(row, environment)
+    except (ValueError, TypeError):
+        raise damaged(f"connection {row['id']}") from None
+
+
+def _connection_of(row: Row, environment: Environment) -> Connection:
     return Connection(
         id=row["id"],
         key=ConnectionKey(row["tenant"], row["user_id"], row["provider"], row["account"]),

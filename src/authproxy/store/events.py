@@ -58,8 +58,17 @@ def event_of(row: Row) -> Event:
         account=row["account"],
         connection_id=row["connection_id"],
         agent=row["agent"],
-        data=json.loads(row["data"]),
+        data=data_of(row),
     )
+
+
+def data_of(row: Row) -> dict[str, Any]:
+    """What was written down with an event; one damaged cell must not stop the trail, nor a timeline (E03)."""
+    try:
+        data = json.loads(row["data"])
+    except ValueError:
+        data = None
+    return data if isinstance(data, dict) else {"damaged": True}
 
 
 @overload

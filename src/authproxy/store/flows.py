@@ -7,11 +7,16 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import fields as fields_of
 from typing import Final, NamedTuple
 
+import structlog
+
+from authproxy.core.errors import KeyMissing
 from authproxy.core.model import ConnectionKey, Environment, Event, Flow, FlowStatus, TokenSet
 from authproxy.core.secret import Secret
-from authproxy.store.base import Backend, Row, Transaction, Value
+from authproxy.store.base import Backend, Row, Transaction, Value, damaged
 from authproxy.store.events import encode, write_events
 from authproxy.store.sealing import Safe
+
+_log = structlog.get_logger()
 
 OPEN: Final = (FlowStatus.NOT_STARTED, FlowStatus.PENDING)
 _MOVABLE: Final = frozenset(
@@ -104,12 +109,12 @@ class Flows:
         """The newest flow for this key that asks for just these scopes and can still be used."""
         wanted = frozenset(scopes)
         rows = await self.backend.read(_OPEN_FOR, key.tenant, key.user, key.provider, key.account, now)
-        return next((flow for flow in map(flow_of, rows) if frozenset(flow.scopes) == wanted), None)
+        return next((flow for flow in _sound(rows) if frozenset(flow.scopes) == wanted), None)
 
     async def open_flows(self, key: ConnectionKey, now: int) -> list[Flow]:
         """All flows for this key that can still be used, newest first."""
         rows = await self.backend.read(_OPEN_FOR, key.tenant, key.user, key.provider, key.account, now)
-        return [flow_of(row) for row in rows]
+        return _sound(rows)
 
     async def move_flow(
         self,
@@ -213,7 +218,7 @@ class Flows:
 
         async def work(tx: Transaction) -> int:
             rows = await tx.run(_EXPIRE, now, EXCHANGE_GRACE, now)
-            await write_events(tx, [_expired(flow_of(row), now) for row in rows])
+            await write_events(tx, [_expired(row, now) for row in rows])
             await tx.run("DELETE FROM flows WHERE ended_at < ?", now - ENDED_KEPT)
             return len(rows)
 
@@ -238,22 +243,40 @@ def _name(flow_id: str, key: ConnectionKey, client_id: str, column: str) -> tupl
     return ("flows", column, flow_id, key.tenant, key.user, key.provider, key.account, client_id)
 
 
-def _expired(flow: Flow, now: int) -> Event:
+def _expired(row: Row, now: int) -> Event:
     return Event(
         kind="flow.expired",
         at=now,
-        tenant=flow.key.tenant,
-        user=flow.key.user,
-        provider=flow.key.provider,
-        account=flow.key.account,
-        connection_id=flow.connection_id,
-        agent=flow.agent,
-        data={"flow": flow.id},
+        tenant=row["tenant"],
+        user=row["user_id"],
+        provider=row["provider"],
+        account=row["account"],
+        connection_id=row["connection_id"],
+        agent=row["agent"],
+        data={"flow": row["id"][:13]},  # whoever has the whole of it has the link, and may ask for a new one
     )
 
 
+def _sound(rows: Sequence[Row]) -> list[Flow]:
+    """The flows that can be read; a damaged one ends with its time, and is in nobody's way until then (E03)."""
+    flows = []
+    for row in rows:
+        try:
+            flows.append(flow_of(row))
+        except KeyMissing:
+            _log.error("flow_row_damaged", flow=row["id"][:13])
+    return flows
+
+
 def flow_of(row: Row) -> Flow:
-    """A row without its secrets."""
+    """A row without its secrets. Raises KeyMissing where it makes no sense."""
+    try:
+        return _flow_of(row)
+    except (ValueError, TypeError):
+        raise damaged("this flow") from None
+
+
+def _flow_of(row: Row) -> Flow:
     return Flow(
         id=row["id"],
         key=ConnectionKey(row["tenant"], row["user_id"], row["provider"], row["account"]),
