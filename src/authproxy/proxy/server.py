@@ -24,6 +24,10 @@ from authproxy.proxy.place import MAIN, Place
 log = structlog.get_logger()
 
 
+_READ_AHEAD = (
+    256 * 1024
+)  # of a body; as much as the loop reads at once, so that not every read pauses the agent
+
 # Request lines that the C parser takes and RFC 9112 §3 does not: more than one space, and llhttp's other protocols.
 _MISSPELT = re.compile(rb"(?:\r\n)?(?:[A-Za-z-]+ {2}|[^\r\n]*(?: {2,}HTTP/| (?:RTSP|ICE)/)[0-9.]*\r)")
 
@@ -219,6 +223,7 @@ class Listener(web.Server):
             max_field_size=limits.max_line,
             max_headers=limits.max_fields,
             lingering_time=2.0,
+            read_bufsize=_READ_AHEAD,
         )
         self._timeouts = timeouts
         self._place = place
