@@ -218,6 +218,28 @@ async def test_an_upstream_that_does_not_answer_is_a_504(lane: Lane, method: byt
     assert len(upstream.requests) == 1
 
 
+@pytest.mark.scenario("G09")
+@pytest.mark.parametrize("framing", [b"Content-Length: 100", b"Transfer-Encoding: chunked"])
+async def test_an_upload_that_stalls_is_given_up_and_never_looks_whole(lane: Lane, framing: bytes) -> None:
+    closed = asyncio.Event()
+
+    async def listens(upstream: Upstream, wire: Wire) -> None:
+        await wire.head()
+        await _until_closed(wire)
+        closed.set()
+
+    begun = time.monotonic()
+    async with lane.upstream(listens):
+        request = lane.ask(b"POST", b"/x", framing)
+        answer = await lane.call(request + (b"4\r\nhalf\r\n" if b"chunked" in framing else b"half"), b"POST")
+        assert answer.status in (408, 504), (
+            answer
+        )  # whose patience ends first is the configuration's business
+        assert_problem(answer)
+        await asyncio.wait_for(closed.wait(), 1)
+    assert time.monotonic() - begun < 3 * TIMEOUTS["idle"]
+
+
 @pytest.mark.scenario("G09", "G10")
 @pytest.mark.parametrize("framing", ["chunked", "length", "close"])
 async def test_a_stream_that_dies_silently_is_cut_and_not_ended(lane: Lane, framing: str) -> None:

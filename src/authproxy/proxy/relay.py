@@ -24,6 +24,7 @@ _REASONS = {
     404: b"Not Found",
     405: b"Method Not Allowed",
     407: b"Proxy Authentication Required",
+    408: b"Request Timeout",
     413: b"Content Too Large",
     417: b"Expectation Failed",
     421: b"Misdirected Request",

@@ -233,7 +233,7 @@ class Walk:
         if not fields.chunked and not fields.content_length:
             return None
         return Body(
-            _reader(incoming, fields.expects_continue),
+            _reader(incoming, fields.expects_continue, route.timeouts.idle or None),
             self._budget,
             keep=route.max_replay,
             memory=self._limits.replay_memory,
@@ -395,9 +395,13 @@ async def _sign(provider: Provider, answer: Answer) -> tuple[ApiSign, bytes]:
     return sign, peeked or b""
 
 
-def _reader(incoming: Incoming, expects_continue: bool) -> ReadBody:
-    """Reads the agent's body; the first read asks for it where the agent waits to be asked (RFC 9110 §10.1.1)."""
+def _reader(incoming: Incoming, expects_continue: bool, idle: float | None) -> ReadBody:
+    """Reads the agent's body; the first read asks for it where the agent waits to be asked (RFC 9110 §10.1.1).
+
+    An agent that sends nothing for `idle` seconds is given up.
+    """
     waiting = expects_continue
+    content = incoming.content
 
     async def read() -> bytes:
         nonlocal waiting
@@ -405,7 +409,13 @@ def _reader(incoming: Incoming, expects_continue: bool) -> ReadBody:
             waiting = False
             incoming.client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         try:
-            return bytes(await incoming.content.readany())
+            data: bytes = content.read_nowait()  # what is here needs no timer
+            if data or content.is_eof():
+                return data
+            async with asyncio.timeout(idle):
+                return bytes(await content.readany())
+        except TimeoutError:
+            raise BadRequest("the request body stopped coming", reason="body_timeout", status=408) from None
         except (web.RequestPayloadError, HttpProcessingError):
             raise BadRequest("the request body is not framed as announced", reason="framing") from None
 
