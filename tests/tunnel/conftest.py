@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.kit.canaries import hits
 from tests.kit.lanes import BASE, LIMITS, TIMEOUTS, Lane, lanes
 from tests.kit.process import LOOPBACK, free_port
 
@@ -117,4 +118,13 @@ def yard(tmp_path_factory: pytest.TempPathFactory, blind_port: socket.socket) ->
         tunnel={"unrouted": "pass", "ports": [ports["blind"]], "idle": 1.0},
         refresh={"forced_interval": 0, "leash": 0.3},
     ) as (ordinary, made):
-        yield Yard(ordinary, made, ports)
+        yard = Yard(ordinary, made, ports)
+        yield yard
+        # Whatever the cases did: no token, code or verifier is in a log, in the trail, or beside them.
+        with sqlite3.connect(f"file:{yard.proxy.store}?mode=ro", uri=True) as store:
+            trail = "\n".join(text for (text,) in store.execute("SELECT record FROM audit"))
+        store.close()
+        places = {"words": yard.proxy.words().encode(), "trail": trail.encode()}
+        places |= {str(path): path.read_bytes() for path in yard.proxy.directory.rglob("*") if path.is_file()}
+        assert len(trail) > 1000
+        assert not hits(yard.seeded.provider.secrets, places)

@@ -98,6 +98,7 @@ def environment(
     here = _NEVER if parts.hostname in _NEVER.split(",") else f"{_NEVER},{parts.hostname}"
     made["NO_PROXY"] = made["no_proxy"] = here
     made["NODE_USE_ENV_PROXY"] = "1"  # Node 24 and later; before that fetch knows no proxy
+    made["GIT_HTTP_PROXY_AUTHMETHOD"] = "basic"  # else git waits to be asked, and a local caller never is
     made.update(dict.fromkeys(BUNDLES, str(roots)))
     if java:
         made["JAVA_TOOL_OPTIONS"] = f"{inherited.get('JAVA_TOOL_OPTIONS', '')} {_java(parts, roots)}".strip()
