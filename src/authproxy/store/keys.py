@@ -1,11 +1,15 @@
-"""Where the sealing keys come from: the environment, a file, or, in development only, a new file."""
+"""Where the sealing keys come from: the environment, a file, or, in development only, a new file; and how that file
+is changed while others read it."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import stat
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from authproxy.core.errors import KeyMissing
@@ -54,6 +58,90 @@ def load_keyring(
         if _make(beside):
             announce(f"made a sealing key for development: {beside} (mode 0600; keep it with the store)")
     return _from_file(beside, announce)
+
+
+def keys_file(environ: Mapping[str, str], store_path: Path | None) -> Path | None:
+    """The file that the keys are in; None: they are in the environment, or nowhere."""
+    path = environ.get("AUTHPROXY_KEYS_FILE", "").strip()
+    if path:
+        return Path(path)
+    if environ.get("AUTHPROXY_KEYS", "").strip() or store_path is None:
+        return None
+    beside = store_path.with_name(store_path.name + ".keys")
+    return beside if beside.exists() else None
+
+
+def read_keys(path: Path) -> Keyring:
+    """The keyring of a file as it stands now. Raises KeyMissing."""
+    return _from_file(path, lambda _: None)
+
+
+def add_key(path: Path) -> Keyring:
+    """Puts a new key first in a file. It is never seen half written, and the mode is 0600. Raises KeyMissing."""
+    with _alone(path):
+        keys = [generate_key(), *_words(path)]
+        _replace(path, keys)
+    return Keyring.parse(" ".join(keys))
+
+
+def drop_keys(path: Path, ids: Sequence[str]) -> Keyring:
+    """Takes the keys with these ids out of a file, but never the first. Raises KeyMissing."""
+    with _alone(path):
+        first, *rest = _words(path)
+        keys = [first, *(word for word in rest if Keyring.parse(word).newest not in ids)]
+        _replace(path, keys)
+    return Keyring.parse(" ".join(keys))
+
+
+def _words(path: Path) -> list[str]:
+    read_keys(path)  # refuses what is no key, before anything is written
+    return [word for word in re.split(r"[\s,]+", path.read_text(encoding="ascii")) if word]
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process at a time changes the file; readers need not wait."""
+    folder = path.resolve().parent
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise KeyMissing(f"{folder} cannot be opened: {error.strerror}", reason="keys_absent") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _replace(path: Path, keys: Sequence[str]) -> None:
+    real = path.resolve()  # a link stays a link
+    before = real.stat()
+    try:
+        fd, name = tempfile.mkstemp(prefix=f".{real.name}.", dir=real.parent)  # mode 0600 whatever the umask
+        try:
+            with os.fdopen(fd, "w", encoding="ascii") as file:
+                file.write("".join(f"{key}\n" for key in keys))
+                file.flush()
+                if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
+                    os.fchown(
+                        file.fileno(), before.st_uid, before.st_gid
+                    )  # who reads it now must read it then
+                os.fsync(file.fileno())
+            Path(name).replace(real)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        folder = os.open(real.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise KeyMissing(
+            f"the key file {path} cannot be written ({error.strerror or type(error).__name__}): change it where it "
+            "comes from, with a new key of `authproxy keys generate` first",
+            reason="keys_unwritable",
+        ) from error
 
 
 def _from_file(path: Path, announce: Callable[[str], None]) -> Keyring:

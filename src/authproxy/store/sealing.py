@@ -30,10 +30,19 @@ _FORMAT: Final = b"\x01"
 _KEY_ID: Final = 8
 _NONCE: Final = 12
 _HEAD: Final = len(_MARK) + len(_FORMAT)
+NAMED: Final = _HEAD + _KEY_ID
+"""So many bytes at the beginning of a cell say under which key it is sealed."""
 _KEY_TEXT: Final = re.compile(r"[A-Za-z0-9_-]{43}=?")
 
 CellName = Sequence[str | int | None]
 """All that says which cell this is. Order and length are fixed by the caller for each table."""
+
+
+def key_id_of(cell: bytes) -> str | None:
+    """The id of the key that a cell says it is sealed under; None: it is no cell of ours."""
+    if cell[:1] != _MARK or cell[1:_HEAD] != _FORMAT or len(cell) < NAMED:
+        return None
+    return cell[_HEAD:NAMED].hex()
 
 
 def generate_key() -> str:
@@ -93,6 +102,21 @@ class Keyring:
 
     def __repr__(self) -> str:
         return f"Keyring({', '.join(self.ids)})"
+
+    def opening(self, also: Keyring) -> Keyring:
+        """These keys, and behind them those of `also`, which only open."""
+        return self._of({**self._ciphers, **also._ciphers}, self._first)
+
+    def sealing_under(self, key_id: str) -> Keyring:
+        """The same keys, of which the one with this id seals."""
+        first = bytes.fromhex(key_id)
+        rest = {known: cipher for known, cipher in self._ciphers.items() if known != first}
+        return self._of({first: self._ciphers[first], **rest}, first)
+
+    def _of(self, ciphers: dict[bytes, AESGCM], first: bytes) -> Keyring:
+        ring = object.__new__(type(self))
+        ring._ciphers, ring._first, ring.kept = ciphers, first, self.kept
+        return ring
 
     def seal(self, plain: bytes, name: CellName) -> bytes:
         """`plain`, readable only with this keyring and only under `name`."""
