@@ -258,6 +258,23 @@ async def test_a_store_that_is_away_is_no_verdict_on_a_key_and_is_not_believed_f
         ask(at, ("X-Authproxy-Key", KEY))
 
 
+async def test_a_key_made_a_moment_ago_is_looked_up_and_made_up_keys_cost_next_to_nothing() -> None:
+    register = Register()
+    table = ApiKeys(API_KEY, register.load, clock=register.clock, monotonic=register.clock)
+    await table.refresh()
+    at = Desk([table])
+    register.agents.append(agent())
+    with pytest.raises(CallerUnknown) as refused:
+        ask(at, ("X-Authproxy-Key", KEY))
+    assert not await at.look_again(refused.value), "the table was read this very moment"
+    register.now += 1
+    assert await at.look_again(refused.value)
+    assert ask(at, ("X-Authproxy-Key", KEY)).caller.agent == "mailer"
+    assert not await at.look_again(CallerUnknown("another", reason="revoked_key"))
+    register.away, register.now = True, register.now + 1
+    assert not await at.look_again(refused.value)
+
+
 def test_new_keys_have_256_bits_and_our_prefix() -> None:
     assert len(new_key()) == 4 + 43
     assert new_key() != new_key()

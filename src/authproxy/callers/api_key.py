@@ -27,6 +27,10 @@ def new_key(random: Callable[[int], bytes] = secrets.token_bytes) -> str:
     return PREFIX + base64.urlsafe_b64encode(random(32)).rstrip(b"=").decode("ascii")
 
 
+PAUSE = 0.2
+"""Seconds between two readings of the table for keys that are not in it."""
+
+
 class ApiKeys:
     """Recognises agent keys, each in its own tenant and within the configured bound of users.
 
@@ -57,6 +61,19 @@ class ApiKeys:
         keys = await self._load()
         self._keys = {key.digest: (key, self._caller(key)) for key in keys}
         self._read_at = started
+
+    async def look_again(self) -> bool:
+        """Whether the table was read anew for a key that it does not know, such as one made a moment ago.
+
+        At most five times a second, so that made-up keys cost the store next to nothing.
+        """
+        if self._read_at is not None and self._monotonic() - self._read_at < PAUSE:
+            return False
+        try:
+            await self.refresh()
+        except StoreUnavailable:
+            return False
+        return True
 
     async def run(self) -> None:
         """Keep the table within the leash until cancelled. Half the leash is left for the reading itself."""

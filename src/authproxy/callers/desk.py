@@ -23,6 +23,9 @@ class Kind(Protocol):
     def recognise(self, shown: Presented, *, peer_is_loopback: bool) -> Caller | None:
         """The caller; None where this kind does not apply; raises CallerUnknown for a credential that is bad."""
 
+    async def look_again(self) -> bool:
+        """Whether what is known of callers has been read anew, so that a second asking may end otherwise."""
+
 
 class Desk:
     """Synchronous and without I/O: the hot path asks it once per request."""
@@ -59,3 +62,9 @@ class Desk:
                 "Agent keys are not accepted here (identity.callers)", reason="kind_not_configured"
             )
         raise CallerUnknown("The request carries no agent key", reason="no_credential")
+
+    async def look_again(self, refused: CallerUnknown) -> bool:
+        """Whether it is worth asking again after this refusal: the key may be newer than what is known of keys."""
+        if refused.reason != "unknown_key":
+            return False
+        return any([await kind.look_again() for kind in self._kinds])

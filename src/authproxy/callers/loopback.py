@@ -21,3 +21,6 @@ class Loopback:
 
     def recognise(self, shown: Presented, *, peer_is_loopback: bool) -> Caller | None:
         return self._caller if peer_is_loopback and shown.digest is None else None
+
+    async def look_again(self) -> bool:
+        return False

@@ -14,7 +14,7 @@ from authproxy.callers.desk import Desk
 from authproxy.control import views
 from authproxy.control.consent import MAX_WAIT
 from authproxy.control.panel import Control
-from authproxy.core.errors import BadRequest, Overloaded, UserMissing
+from authproxy.core.errors import BadRequest, CallerUnknown, Overloaded, UserMissing
 from authproxy.core.model import DEFAULT_ACCOUNT, Caller, State
 from authproxy.faces.edge import Names, is_local
 
@@ -68,15 +68,23 @@ class Api:
             if origin is not None or request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site"):
                 # No page has business here: browsers reach loopback listeners too (wire: browser reach).
                 raise BadRequest("The API is not for web pages", reason="browser_origin")
-            caller = self._desk.identify(
-                request.raw_headers, peer_is_loopback=is_local(request, self._names), listener="control"
-            ).caller
+            try:
+                caller = self._who(request)
+            except CallerUnknown as unknown:
+                if not await self._desk.look_again(unknown):
+                    raise
+                caller = self._who(request)
             answer = await method(request, caller)
             if answer is None:
                 return web.Response(status=204)
             return web.json_response(answer)
 
         return handler
+
+    def _who(self, request: web.Request) -> Caller:
+        return self._desk.identify(
+            request.raw_headers, peer_is_loopback=is_local(request, self._names), listener="control"
+        ).caller
 
     async def health(self, _request: web.Request) -> web.Response:
         return web.json_response({"healthy": await self._control.healthy()})

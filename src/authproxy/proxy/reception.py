@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from authproxy.callers.desk import Desk, Identified
 from authproxy.callers.presented import NOTHING, presented
 from authproxy.core import message
-from authproxy.core.errors import BadRequest, UserMissing, UserNotAllowed
+from authproxy.core.errors import BadRequest, CallerUnknown, UserMissing, UserNotAllowed
 from authproxy.core.message import RequestFields, Target
 from authproxy.core.model import DEFAULT_ACCOUNT, Caller
 from authproxy.proxy.place import Inside
 from authproxy.proxy.record import Entry
 from authproxy.proxy.server import Incoming
+
+T = TypeVar("T")
 
 
 class Reception:
@@ -19,6 +24,15 @@ class Reception:
     def __init__(self, desk: Desk, user_header: str) -> None:
         self._desk = desk
         self._user_header = user_header
+
+    async def known(self, ask: Callable[[], T]) -> T:
+        """What `ask` (one of the questions below) says; asked once more where the agent key may be a new one."""
+        try:
+            return ask()
+        except CallerUnknown as unknown:
+            if not await self._desk.look_again(unknown):
+                raise
+            return ask()
 
     def welcome(
         self, incoming: Incoming, fields: RequestFields, target: Target, entry: Entry

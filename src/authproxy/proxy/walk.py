@@ -138,10 +138,14 @@ class Walk:
         if target.form == "authority":
             reply.keep_alive = False
             incoming.content.feed_eof()  # what follows is no body, and is not read as one
-            inside = self._reception.connect(incoming, fields, target, entry)
+            inside = await self._reception.known(
+                lambda: self._reception.connect(incoming, fields, target, entry)
+            )
             await self._tunnels.open(incoming, fields, entry, reply, inside)
             return
-        caller, user = self._reception.welcome(incoming, fields, target, entry)
+        caller, user = await self._reception.known(
+            lambda: self._reception.welcome(incoming, fields, target, entry)
+        )
         route, path = self._route(place, fields, target, entry)
         if target.form == "origin" and place.tunnel is None:
             reply.base = _base(place, route, fields)
