@@ -325,6 +325,23 @@ async def test_a_connection_closed_while_idle_is_not_used(lane: Lane, method: by
     assert len(upstream.requests) == 2
 
 
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+async def test_an_agent_that_closed_its_half_still_gets_its_answer(lane: Lane, method: bytes) -> None:
+    """As `printf … | nc` does. The answer comes, whole, and then the end of the connection."""
+
+    async def slowly(upstream: Upstream, wire: Wire) -> None:
+        await wire.request()
+        await asyncio.sleep(0.1)
+        await wire.send(reply(body=b"whole"))
+
+    async with lane.upstream(slowly), await lane.dial() as wire:
+        await wire.send(lane.ask(method, body=b"x" if method == b"POST" else None))
+        wire.half_close()
+        answer = await wire.response(method)
+        assert (answer.status, answer.body, answer.complete) == (200, b"whole", True)
+        await assert_closes(wire)
+
+
 @pytest.mark.scenario("G14", "I02", "I03")
 async def test_two_users_at_once_never_share_an_answer_or_a_token(lane: Lane) -> None:
     bob, grant = await asyncio.to_thread(lane.seeded.user)

@@ -28,6 +28,9 @@ _READ_AHEAD = (
     256 * 1024
 )  # of a body; as much as the loop reads at once, so that not every read pauses the agent
 
+HALF_CLOSED = 0.5
+"""Seconds that a request under way is given after its agent has closed the sending half of the connection."""
+
 # Request lines that the C parser takes and RFC 9112 §3 does not: more than one space, and llhttp's other protocols.
 _MISSPELT = re.compile(rb"(?:\r\n)?(?:[A-Za-z-]+ {2}|[^\r\n]*(?: {2,}HTTP/| (?:RTSP|ICE)/)[0-9.]*\r)")
 
@@ -121,6 +124,20 @@ class Client(RequestHandler):
             self._head_since = None
         elif self._head_since is None and data:
             self._head_since = self._loop.time()
+
+    def eof_received(self) -> bool | None:  # type: ignore[override] # asyncio takes an answer, aiohttp gives none
+        """The agent says no more. It may be gone, or may have closed its half and wait for the answer (RFC 9112
+        §9.6): the two look the same until something is written, so it gets a moment, and no further request."""
+        over_tls = self.transport is None or self.transport.get_extra_info("sslcontext") is not None
+        if over_tls or (self._current_request is None and not self._messages):
+            return None
+        self.close()
+        self._loop.call_later(HALF_CLOSED, self._let_go)
+        return True
+
+    def _let_go(self) -> None:
+        if self.transport is not None and not self.tunnelling:
+            self.transport.close()
 
     def late(self, before: float) -> bool:
         """Whether this connection has been at one head since before that time."""
@@ -260,5 +277,7 @@ class Listener(web.Server):
 
 
 def _incoming(message: Any, content: Any, client: Any, _writer: Any, _task: Any) -> Incoming:
-    fault = BadRequest("the request line is not `METHOD target HTTP/1.1`", reason="syntax")
-    return Incoming(message, content, client, fault if client.misspelt else None)
+    fault: Refusal | None = None
+    if client.misspelt:
+        fault = BadRequest("the request line is not `METHOD target HTTP/1.1`", reason="syntax")
+    return Incoming(message, content, client, fault)
