@@ -624,7 +624,7 @@ async def test_asking_for_a_refresh_downgrades_nothing(house: House, fault: dict
 
 
 @pytest.mark.scenario("A09", "A08")
-async def test_a_lost_answer_is_tried_once_more_then_the_rotation_is_lost(tmp_path: Path) -> None:
+async def test_a_lost_answer_is_asked_for_again_until_the_rotation_is_told_as_lost(tmp_path: Path) -> None:
     async with house_at(tmp_path) as house:
         broker = await house.broker()
         await house.connect(broker)
@@ -642,6 +642,14 @@ async def test_a_lost_answer_is_tried_once_more_then_the_rotation_is_lost(tmp_pa
         await house.sandbox.arrived(3)
         await later.tokens.drain(5.0)
         row = await house.row(broker)
+        assert (row.state, row.failures) == (State.ACTIVE, 2), "no answer is no verdict"
+        house.sandbox.switches.update({"drop": "no"})
+        house.clock.push(30)
+        told = await house.broker()
+        assert (await told.token()).generation == 1
+        await house.sandbox.arrived(4)
+        await told.tokens.drain(5.0)
+        row = await house.row(broker)
         assert (row.state, row.reason) == (State.ROTATION_LOST, "rotation_lost")
         third = await house.broker()
         house.clock.push(30)
@@ -650,7 +658,7 @@ async def test_a_lost_answer_is_tried_once_more_then_the_rotation_is_lost(tmp_pa
         with pytest.raises(ConnectionExpired) as caught:
             await third.token()
         assert caught.value.reason == "rotation_lost"
-        assert len(house.sandbox.refreshes()) == 2
+        assert len(house.sandbox.refreshes()) == 3
         kinds = await house.kinds(broker)
         assert kinds.count("connection.rotation_lost") == 1
 

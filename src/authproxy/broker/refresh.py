@@ -172,25 +172,20 @@ class Refresher:
             return await self._settlement.end(
                 attempt, State.ROTATION_LOST, "spent_token", "a spent token is never sent"
             )
-        refused = await self._count(attempt)
-        return refused if refused is not None else await self._exchange(attempt, tokens)
+        self._count(attempt)
+        return await self._exchange(attempt, tokens)
 
-    async def _count(self, attempt: Attempt) -> Outcome | None:
-        """Which send of this refresh token the next one is. One whose outcome nobody learned is tried once more, or
-        within the provider's replay window; then the rotation counts as lost (A08, A09)."""
+    def _count(self, attempt: Attempt) -> None:
+        """Which send of this refresh token the next one is. One whose outcome nobody learned is sent again: if it
+        was spent, we hold no successor that its reuse could cost, and if it was not, it is still good. Only an
+        answer tells, so only an answer ends the grant (A08, A09)."""
         attempt.first_at = int(self._clock())
         intent = attempt.leased.intent
         if intent is None:
             return None
         sends, digest = ambiguity(intent.digest)
-        if digest != attempt.digest:
-            return None  # about a token that is no longer the stored one
-        attempt.number, attempt.first_at = sends + 1, intent.at
-        if sends < 2 or self._replayable(attempt) or not attempt.rotates:
-            return None
-        return await self._settlement.end(
-            attempt, State.ROTATION_LOST, "rotation_lost", "sent twice, and no answer ever came"
-        )
+        if digest == attempt.digest:  # else about a token that is no longer the stored one
+            attempt.number, attempt.first_at = sends + 1, intent.at
 
     def _replayable(self, attempt: Attempt) -> bool:
         return attempt.number <= REPLAYS and self._clock() - attempt.first_at < attempt.provider.replay_window

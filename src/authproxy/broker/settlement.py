@@ -121,16 +121,11 @@ class Settlement:
         """Sent, perhaps; answered, never. The intent stays and says so to whoever comes next."""
         sends = attempt.number - 1
         self._breaker.missed(attempt.provider.id, attempt.client, attempt.connection.id, reason)
-        if sends >= 2 and attempt.rotates:
-            attempt.number = sends
-            return await self.end(
-                attempt, State.ROTATION_LOST, "rotation_lost", "sent twice, and no answer ever came"
-            )
         attempt.number = sends
         return await self.postpone(
             attempt,
             f"maybe_sent:{reason}",
-            "retry once: the outcome is unknown"
+            "retry: the outcome is unknown"
             if attempt.rotates
             else "retry: the provider does not rotate",
             keep_intent=attempt.rotates,
