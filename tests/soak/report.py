@@ -85,10 +85,8 @@ def _judge(
         again = sent[spending[0] + 1 :] if spending else []
         if saved[digest] and again:
             report.double_spent.append(f"{user}: {digest}, though its successor was on disk")
-        elif len(again) > 1:
-            report.double_spent.append(f"{user}: {digest} came {len(again)} times after it was spent")
-        if len(sent) > 2:
-            report.faults.append(f"{user}: {digest} was sent {len(sent)} times")
+        elif any(call["delivered"] for call in again[:-1]):
+            report.double_spent.append(f"{user}: {digest}, though it had been told to be dead")
     _judge_ends(report, user, timeline, saved, calls)
 
 

@@ -36,6 +36,14 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return {"memory": "sqlite://", "sqlite": f"sqlite:///{tmp_path}/store.db"}[request.param]
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def shared_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty store of each kind that several processes can open."""
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgres").database())
+    return f"sqlite:///{tmp_path}/store.db"
+
+
 @pytest.fixture
 async def vault(url: str, keyring: Keyring) -> AsyncIterator[Vault]:
     opened = await Vault.open(url, keyring=keyring, environment=Environment.PRODUCTION, clock=lambda: NOW)

@@ -8,11 +8,13 @@ import dataclasses
 import pytest
 
 from authproxy.core.errors import KeyMissing, StoreUnavailable
-from authproxy.core.model import ConnectionKey, FlowStatus, State
+from authproxy.core.model import ConnectionKey, Environment, FlowStatus, State
 from authproxy.core.secret import Secret
 from authproxy.store.base import Contended, GrantChanged, LeaseLost, Transaction
 from authproxy.store.connections import SPENT_KEPT
 from authproxy.store.flows import ENDED_KEPT, EXCHANGE_GRACE
+from authproxy.store.schema import MIGRATIONS
+from authproxy.store.sealing import Keyring, generate_key
 from authproxy.store.vault import Leased, Vault
 from tests.store.parts import KEY, NOW, agent, event, flow, grant, tokens
 
@@ -472,6 +474,35 @@ async def test_agents_are_kept_and_revoked(vault: Vault) -> None:
     assert await vault.revoke_agent(first.id, NOW + 1)
     assert not await vault.revoke_agent(first.id, NOW + 2)
     assert await vault.agents("acme") == [dataclasses.replace(first, revoked_at=NOW + 1)]
+
+
+# -- opening
+
+
+@pytest.mark.skipif(len(MIGRATIONS) < 2, reason="there is no older schema yet")
+@pytest.mark.scenario("E01", "E13", "C12")
+async def test_who_may_not_open_a_store_does_not_change_it(shared_url: str, keyring: Keyring) -> None:
+    """An older store, and a wrong key or environment: it stays as it is."""
+    right = {"keyring": keyring, "environment": Environment.PRODUCTION}
+    vault = await Vault.open(shared_url, **right)  # type: ignore[arg-type]
+    older = (
+        f"PRAGMA user_version={len(MIGRATIONS) - 1}"
+        if shared_url.startswith("sqlite:")
+        else "UPDATE authproxy_schema SET version = version - 1"
+    )
+
+    async def age(tx: Transaction) -> None:
+        await tx.run(older)
+
+    await vault.backend.write(age)
+    await vault.close()
+    for wrong, reason in (
+        ({"keyring": Keyring.parse(generate_key())}, "key_unknown"),
+        ({"environment": Environment.STAGING}, "environment_mismatch"),
+    ):
+        with pytest.raises((KeyMissing, StoreUnavailable)) as caught:
+            await Vault.open(shared_url, **(right | wrong))  # type: ignore[arg-type]
+        assert caught.value.reason == reason
 
 
 # -- transactions
