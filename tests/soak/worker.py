@@ -13,6 +13,7 @@ import os
 import random
 import signal
 import sys
+import traceback
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -65,6 +66,8 @@ async def soak(order: dict[str, Any]) -> None:
                 usable = await broker.token(user)
             except Refusal as refusal:
                 done[f"{refusal.code}:{refusal.reason or ''}"] += 1
+                if refusal.reason == "fault":  # of all reasons the only one that explains nothing
+                    traceback.print_exception(refusal)
                 await asyncio.sleep(STEP * 4)
                 continue
             assert usable.key == key_of(user), "another user's token"
