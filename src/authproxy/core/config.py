@@ -8,26 +8,15 @@ Durations are seconds, sizes are bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from authproxy.core.model import DEFAULT_TENANT, EMPTY, Environment
 from authproxy.core.secret import Secret
+from authproxy.core.setting import setting
+from authproxy.core.tending import Refresh, Webhook
 
-
-def setting(doc: str, default: Any = ..., *, factory: Any = ..., **rules: Any) -> Any:
-    """One key of routes.yaml: its sentence, its default, and rules that the reader checks and the schema shows.
-
-    `minimum` and `maximum` are of numbers; `pattern` is of a text, of each text of a list, or of each value of a
-    mapping, `keys` of a mapping's keys, and both are whole matches; `must` says the pattern in words; `examples`
-    are for editors.
-    """
-    metadata = {"doc": doc, **rules}
-    if factory is not ...:
-        return field(default_factory=factory, metadata=metadata)
-    if default is not ...:
-        return field(default=default, metadata=metadata)
-    return field(metadata=metadata)
+__all__ = ["Refresh", "Webhook", "setting"]  # beside the classes below
 
 
 _NAME = r"[a-z0-9][a-z0-9_-]{0,62}"
@@ -156,6 +145,22 @@ class ProviderChoice:
     )
     token_lifetime: int | None = setting(
         "access token life to assume where the provider does not tell", None, minimum=1
+    )
+    refresh: Literal["ahead", "reactive"] | None = setting(
+        "`ahead`: tokens are renewed before they end; `reactive`: not before they have ended or were refused; default: "
+        "`ahead`, unless the catalogue says that the provider dislikes it",
+        None,
+    )
+    idle_expiry: int | None = setting(
+        "seconds after which a grant that nobody uses ends, where your provider's policy is not the catalogue's; it is "
+        "kept alive by a refresh in the first half",
+        None,
+        minimum=1,
+    )
+    absolute_expiry: int | None = setting(
+        "seconds after consent at which a grant ends whatever is done, likewise; `connection.reauth_due` tells ahead",
+        None,
+        minimum=1,
     )
     publishing_status: Literal["testing", "production"] | None = setting(
         "for `doctor`: what the provider's console says of the app (Google: `testing` ends every grant after seven "
@@ -314,29 +319,6 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
-class Refresh:
-    """How tokens are renewed."""
-
-    margin: int = setting(
-        "seconds before expiry from which a token is refreshed; never more than a fifth of its life",
-        300,
-        minimum=0,
-    )
-    deadline: float = setting("total time of one token call", 30.0, minimum=1)
-    lease: float = setting(
-        "life of the lease on a connection; must exceed the deadline by 10 s", 60.0, minimum=2
-    )
-    forced_interval: int = setting(
-        "least seconds between two refreshes forced by 401s on one connection", 30, minimum=0
-    )
-    backoff: float = setting("first pause after a transient failure; doubles, with jitter", 1.0, minimum=0.01)
-    backoff_max: float = setting("longest such pause", 60.0, minimum=0.01)
-    leash: float = setting(
-        "how long an opened token is used before its row's generation is looked at again", 5.0, minimum=0.05
-    )
-
-
-@dataclass(frozen=True, slots=True)
 class Flows:
     """Consent."""
 
@@ -428,6 +410,7 @@ class Config:
     timeouts: Timeouts = setting("seconds", factory=Timeouts)
     refresh: Refresh = setting("how tokens are renewed", factory=Refresh)
     flows: Flows = setting("consent", factory=Flows)
+    webhooks: tuple[Webhook, ...] = setting("who is told what happens to connections", ())
     audit: Audit = setting("the trail", factory=Audit)
     egress: Egress = setting("which addresses may be dialled", factory=Egress)
     listener: Listener = setting("where agents reach the data plane", factory=Listener)

@@ -85,6 +85,9 @@ class Provider:
     client_auth_methods: tuple[str, ...] = ()  # as the discovery document says
     token_lifetime: int | None = None
     refresh_margin: int | None = None
+    early: bool = True  # it may be asked for a new token before the old one has ended
+    idle_expiry: int | None = None  # seconds; a grant that is not used for so long ends
+    absolute_expiry: int | None = None  # seconds from consent, whatever is done
     reasons: Mapping[str, str] = field(default_factory=lambda: EMPTY)
 
     @property
@@ -174,6 +177,11 @@ def provider_of(name: str, choice: ProviderChoice) -> Provider:
         client_auth=choice.client_auth or facts.client_auth.preferred,
         token_lifetime=choice.token_lifetime,
         refresh_margin=choice.refresh_margin,
+        early=facts.refresh_token.early if choice.refresh is None else choice.refresh == "ahead",
+        idle_expiry=choice.idle_expiry or _known_span(facts.refresh_token.idle_expiry),
+        absolute_expiry=choice.absolute_expiry
+        or environment.refresh_token_lifetime
+        or _known_span(facts.refresh_token.absolute_expiry),
         reasons=environment.reasons,
     )
 
@@ -224,6 +232,11 @@ def with_discovery(provider: Provider, document: Mapping[str, Any]) -> Provider:
         offline_scopes=offline,
         offline_params=provider.offline_params if offline or not provider.offline_scopes else EMPTY,
     )
+
+
+def _known_span(lifetime: int | str) -> int | None:
+    """Seconds; None for the words that stand where nobody can know."""
+    return lifetime if isinstance(lifetime, int) else None
 
 
 def _entry_of(name: str, choice: ProviderChoice) -> str:

@@ -184,7 +184,9 @@ class _Reader:
             elif field.default is MISSING and field.default_factory is MISSING:
                 self.fault(node.line, _below(path, field.name), "is missing")
             if field.default is MISSING and field.default_factory is MISSING:
-                values[field.name] = get_args(hints[field.name])[0]  # a Literal: only to find further faults
+                values[field.name] = next(
+                    iter(get_args(hints[field.name])), ""
+                )  # only to find further faults
         return kind(**values)
 
     def _keys(self, node: document.Mapping, path: str, known: list[str]) -> dict[str, Node]:

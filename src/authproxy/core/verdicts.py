@@ -79,6 +79,9 @@ ADVICE: Mapping[str, str] = MappingProxyType(
         "again.",
         "test_mode_expiry": "The app is in test mode, where grants end after seven days; publish it, then the user "
         "connects again.",
+        "test_mode_suspected": "The grant died seven days after consent: the app's publishing status was probably "
+        "Testing when it was made. Publish the app, then the user connects again; grants made before keep their "
+        "seven days.",
         "code_stale": "The authorization code was used already or came too late; the user starts again.",
         "email_unverified": "The user has to verify the e-mail address at the provider, then connects again.",
         # trying again may help

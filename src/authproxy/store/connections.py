@@ -25,7 +25,8 @@ from authproxy.core.model import (
 )
 from authproxy.core.secret import Secret
 from authproxy.store.base import Backend, Contended, GrantChanged, Row, Transaction, Value, damaged
-from authproxy.store.events import clean, encode, write_events
+from authproxy.store.events import clean, encode, mended, write_events
+from authproxy.store.revocations import Owing, owe
 from authproxy.store.sealing import Safe
 
 _log = structlog.get_logger()
@@ -61,7 +62,7 @@ _REPLACE: Final = (
     "UPDATE connections SET state = 'active', reason = NULL, failures = 0, retry_at = NULL, last_error = NULL, "  # noqa: S608
     "intent_digest = NULL, intent_at = NULL, intent_by = NULL, "
     + ", ".join(f"{name} = ?" for name in _GRANT_FIELDS)
-    + " WHERE id = ? AND generation = ? RETURNING *"
+    + " WHERE id = ? AND generation = ? AND state = ? RETURNING *"
 )
 _COMPLETE_FLOW: Final = """UPDATE flows SET status = ?, connection_id = ?, ended_at = ?, verifier = NULL, held = NULL
     WHERE id = ? AND status IN ('exchanging', 'confirming') RETURNING id"""
@@ -188,7 +189,7 @@ class Connections:
                 rows = await tx.run(_INSERT, new_id, *_key_values(grant.key), *values)
             else:
                 values = self._grant_values(grant, old["id"], old["generation"] + 1)
-                rows = await tx.run(_REPLACE, *values, old["id"], old["generation"])
+                rows = await tx.run(_REPLACE, *values, old["id"], old["generation"], old["state"])
             if not rows:
                 raise Contended  # another consent for the same key came in between; theirs is first
             row = rows[0]
@@ -198,17 +199,25 @@ class Connections:
                 if not await tx.run(_COMPLETE_FLOW, status, row["id"], grant.at, completes):
                     raise GrantChanged("the flow has ended meanwhile")
             await write_events(tx, events, connection_id=row["id"])
+            if old is not None:
+                await write_events(tx, mended(grant, row, old["state"]))
             return row
 
         return self._read(await self.backend.write(work))
 
     async def disconnect(
-        self, connection_id: str, events: Sequence[Event], *, reason: str | None = None
+        self,
+        connection_id: str,
+        events: Sequence[Event],
+        *,
+        reason: str | None = None,
+        owed: Owing | None = None,
     ) -> TokenSet | None:
         """Makes the connection a tombstone and wipes its secrets, in one transaction.
 
         Returns what was held, so that it can be revoked at the provider; None if there was nothing to
-        disconnect, or nothing that could be opened.
+        disconnect, or nothing that could be opened. With `owed` it stays, sealed, among the revocations, from where
+        it is given back whatever becomes of this process (I09).
         """
 
         async def work(tx: Transaction) -> Row | None:
@@ -221,6 +230,8 @@ class Connections:
             if old["refresh_digest"] is not None:
                 await tx.run(_SPEND, connection_id, old["refresh_digest"], old["generation"])
             await write_events(tx, events, connection_id=connection_id)
+            if owed is not None:
+                await owe(tx, self._safe, old, self.opened, owed)
             return old
 
         held = await self.backend.write(work)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, overload
 
-from authproxy.core.model import ConnectionKey, Event
+from authproxy.core.model import ConnectionKey, Event, NewGrant, State
 from authproxy.store.base import Backend, Row, Transaction, Value
 
 _INSERT: Final = """INSERT INTO events
@@ -36,6 +36,15 @@ async def write_events(tx: Transaction, events: Sequence[Event], *, connection_i
     ]
     if rows:
         await tx.run_many(_INSERT, rows)
+
+
+def mended(grant: NewGrant, row: Row, before: str) -> Sequence[Event]:
+    """What a consent has mended, if it has: whoever was told of the one is told of the other (J02)."""
+    if before not in (State.NEEDS_REAUTH, State.ROTATION_LOST, State.MISCONFIGURED):
+        return ()
+    key, data = grant.key, {"from": before, "by": "consent", "generation": row["generation"]}
+    where = (key.tenant, key.user, key.provider, key.account, row["id"])
+    return (Event("connection.recovered", grant.at, *where, data=data),)
 
 
 async def timeline(backend: Backend, of: str | ConnectionKey) -> list[Event]:

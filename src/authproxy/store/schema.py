@@ -17,6 +17,7 @@ SEALED: Final = (
     ("connections", "refresh_token"),
     ("flows", "verifier"),
     ("flows", "held"),
+    ("revocations", "tokens"),
 )
 """Every column that holds sealed bytes; a test holds this against the tables (E02)."""
 
@@ -155,7 +156,53 @@ _FIRST: Final = (
     "CREATE INDEX chains_begun ON chains (begun)",
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST,)
+_UPKEEP: Final = (
+    # Work that one process at a time does: who, and until when by the database's clock. `part` is of work in parts.
+    """CREATE TABLE claims (
+        name {text} PRIMARY KEY,
+        work {text} NOT NULL,
+        part {int},
+        holder {text} NOT NULL,
+        until {int} NOT NULL
+    ){strict}""",
+    "CREATE INDEX claims_work ON claims (work)",
+    # The previous release writes events without knowing of webhooks; those are told as well.
+    "ALTER TABLE events ADD COLUMN notified {int} NOT NULL DEFAULT 0",
+    "UPDATE events SET notified = 1",
+    "CREATE INDEX events_untold ON events (id) WHERE notified = 0",
+    """CREATE INDEX events_client ON events (provider, id)
+        WHERE kind IN ('connection.misconfigured', 'connection.recovered')""",
+    """CREATE TABLE deliveries (
+        webhook {text} NOT NULL,
+        event {int} NOT NULL,
+        created_at {int} NOT NULL,
+        attempts {int} NOT NULL DEFAULT 0,
+        next_at {int} NOT NULL,
+        last_error {text},
+        PRIMARY KEY (webhook, event)
+    ){strict}""",
+    """CREATE TABLE revocations (
+        id {text} PRIMARY KEY,
+        connection_id {text} NOT NULL,
+        tenant {text} NOT NULL,
+        user_id {text} NOT NULL,
+        provider {text} NOT NULL,
+        account {text} NOT NULL,
+        client_id {text} NOT NULL,
+        tokens {bytes},
+        status {text} NOT NULL,
+        attempts {int} NOT NULL DEFAULT 0,
+        created_at {int} NOT NULL,
+        next_at {int} NOT NULL,
+        ended_at {int},
+        last_error {text}
+    ){strict}""",
+    "CREATE INDEX revocations_pending ON revocations (next_at) WHERE status = 'pending'",
+    "CREATE INDEX connections_ending ON connections (expires_at, id) WHERE state IN ('active', 'misconfigured')",
+    "CREATE INDEX connections_unused ON connections (provider, obtained_at) WHERE state = 'active'",
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _UPKEEP)
 """Migration n brings a store from schema n to schema n + 1."""
 
 

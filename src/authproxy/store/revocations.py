@@ -1,0 +1,134 @@
+"""Tokens that are owed back to their provider: sealed, in the transaction that wiped them, until they are revoked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from authproxy.core.errors import KeyMissing
+from authproxy.core.model import ConnectionKey, Environment, Event, TokenSet
+from authproxy.core.secret import Secret
+from authproxy.store.base import Backend, Row, Transaction
+from authproxy.store.events import write_events
+from authproxy.store.sealing import Safe
+
+PENDING: Final = "pending"
+_INSERT: Final = """INSERT INTO revocations
+    (id, connection_id, tenant, user_id, provider, account, client_id, tokens, status, created_at, next_at)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?)"""
+_DUE: Final = (
+    "SELECT * FROM revocations WHERE status = 'pending' AND next_at <= ? ORDER BY next_at, id LIMIT ?"
+)
+# Wiped with its end: a token that is not owed any more is not kept.
+_END: Final = """UPDATE revocations SET status = ?, tokens = NULL, ended_at = ?, attempts = attempts + 1,
+    last_error = ? WHERE id = ? AND status = 'pending' RETURNING *"""
+_WAIT: Final = """UPDATE revocations SET attempts = attempts + 1, next_at = ?, last_error = ?
+    WHERE id = ? AND status = 'pending'"""
+
+
+class Owing(NamedTuple):
+    """A new debt: its id, when it arose, and from when on anybody may pay it (before that, who made it does)."""
+
+    id: str
+    at: int
+    next_at: int
+
+
+class Owed(NamedTuple):
+    """One grant to be given back. `tokens` None: they can no longer be opened."""
+
+    id: str
+    connection_id: str
+    key: ConnectionKey
+    client_id: str
+    attempts: int
+    created_at: int
+    tokens: TokenSet | None
+
+
+class Revocations:
+    """The revocations of a store."""
+
+    backend: Backend
+    environment: Environment
+    _safe: Safe
+
+    async def owed(self, *, now: int, limit: int = 20) -> list[Owed]:
+        """What is to be revoked now."""
+        return [self._owed(row) for row in await self.backend.read(_DUE, now, limit)]
+
+    async def revoked(
+        self, revocation_id: str, status: str, *, at: int, error: str | None, events: Sequence[Event]
+    ) -> bool:
+        """Its end, with the tokens wiped and the events written; False if it had ended already."""
+
+        async def work(tx: Transaction) -> bool:
+            rows = await tx.run(_END, status, at, error, revocation_id)
+            if rows:
+                await write_events(tx, events, connection_id=rows[0]["connection_id"])
+            return bool(rows)
+
+        return await self.backend.write(work)
+
+    async def revoke_later(self, revocation_id: str, *, until: int, error: str) -> None:
+        """It did not work; it is tried again from then on."""
+
+        async def work(tx: Transaction) -> None:
+            await tx.run(_WAIT, until, error, revocation_id)
+
+        await self.backend.write(work)
+
+    async def revocation(self, connection_id: str) -> str | None:
+        """How the newest revocation of this connection stands; None: there is none."""
+        rows = await self.backend.read(
+            "SELECT status FROM revocations WHERE connection_id = ? ORDER BY created_at DESC, id LIMIT 1",
+            connection_id,
+        )
+        return rows[0]["status"] if rows else None
+
+    async def revocations_pending(self) -> int:
+        """How many grants are still owed back."""
+        rows = await self.backend.read("SELECT count(*) AS n FROM revocations WHERE status = 'pending'")
+        return int(rows[0]["n"])
+
+    def _owed(self, row: Row) -> Owed:
+        try:
+            fields = self._safe.open_fields(row["tokens"], cell_name(row))
+        except KeyMissing:
+            tokens = None
+        else:
+            refresh = fields["refresh_token"]
+            tokens = TokenSet(
+                access_token=Secret(fields["access_token"]),
+                refresh_token=None if refresh is None else Secret(refresh),
+                expires_at=None,
+            )
+        return Owed(
+            id=row["id"],
+            connection_id=row["connection_id"],
+            key=ConnectionKey(row["tenant"], row["user_id"], row["provider"], row["account"]),
+            client_id=row["client_id"],
+            attempts=row["attempts"],
+            created_at=row["created_at"],
+            tokens=tokens,
+        )
+
+
+async def owe(tx: Transaction, safe: Safe, old: Row, opened: Callable[[Row], TokenSet], owing: Owing) -> None:
+    """Keeps the tokens of the connection's row `old`, in the transaction that takes them from it. What cannot be
+    opened cannot be given back either."""
+    try:
+        tokens = opened(old)
+    except KeyMissing:
+        return
+    row = {name: old[name] for name in ("tenant", "user_id", "provider", "account", "client_id")}
+    row |= {"id": owing.id, "connection_id": old["id"]}
+    held = {"access_token": tokens.access_token, "refresh_token": tokens.refresh_token}
+    cell = safe.seal_fields(held, cell_name(row))
+    await tx.run(_INSERT, *cell_name(row)[2:], cell, owing.at, owing.next_at)
+
+
+def cell_name(row: Row | Mapping[str, Any]) -> tuple[str, ...]:
+    """All that the owed tokens are bound to."""
+    names = ("id", "connection_id", "tenant", "user_id", "provider", "account", "client_id")
+    return ("revocations", "tokens", *(row[name] for name in names))
