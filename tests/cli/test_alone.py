@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from authproxy.cli.console import instant as said_instant
 from authproxy.cli.console import span
 from authproxy.cli.door import COMMANDS
 from authproxy.cli.spans import instant, seconds
@@ -201,6 +202,63 @@ def test_spans_and_instants() -> None:
     assert instant("1h", 10_000) == 6400
     assert instant("2026-03-01", 0) == instant("2026-03-01T01:00+01:00", 0)
     assert [span(n) for n in (0, 61, 3600, 90061)] == ["0s", "1m 1s", "1h", "1d 1h"]
+    assert said_instant(0) == "1970-01-01 00:00:00Z"
+    for beyond in (2**40, 2**62, -(2**62)):  # what a provider may say of its refresh token's end
+        assert said_instant(beyond) == "beyond all calendars"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("audit", "tail", "-n", "-5"),
+        ("audit", "query", "--limit", "99999999999999999999"),
+        ("connections", "list", "--limit", "-1"),
+        ("agents", "list", "--tenant", ""),
+        ("agents", "create", "x", "--tenant", "x\ny"),
+        ("sandbox", "--port", "99999"),
+    ],
+)
+def test_odd_values_are_usage_and_not_a_traceback(command: Run, good: Path, words: tuple[str, ...]) -> None:
+    told = command(*words, **SECRETS)
+    assert (told.returncode, told.stdout) == (2, "")
+    assert f"argument {words[-2].replace('-n', '-n/--lines')}: say " in told.stderr
+
+
+def test_the_sandboxs_port_may_come_from_the_environment(command: Run) -> None:
+    told = command("sandbox", AUTHPROXY_SANDBOX_PORT="99999")
+    assert (told.returncode, told.stdout) == (2, "")
+    assert "AUTHPROXY_SANDBOX_PORT: say a port" in told.stderr
+
+
+@pytest.mark.scenario("F02")
+def test_a_token_in_the_wrong_place_is_not_repeated(command: Run, good: Path) -> None:
+    for words in (("CANARY-rt",), ("--token=CANARY-rt",), ("--token", "CANARY-rt")):
+        told = command("connections", "import", "google", "--user", "alice", *words, **SECRETS)
+        assert told.returncode == 2
+        assert "unrecognized arguments: " in told.stderr
+        assert "CANARY" not in told.stderr + told.stdout
+    told = command("connections", "import", "google", "--user", "alice", stdin="CANARY" * 20000, **SECRETS)
+    assert (told.returncode, "too long" in told.stderr, "CANARY" in told.stderr) == (2, True, False)
+
+
+def test_an_agents_key_is_shown_whatever_its_end(command: Run, good: Path) -> None:
+    made = command("agents", "create", "x", "--expires", "999999w", **SECRETS)
+    assert made.returncode == 0, made.stderr
+    assert re.search(r"^key +apx_", made.stdout, re.M)
+    assert command("agents", "list", **SECRETS).returncode == 0
+    for odd in ("a*b", "**", "*a"):
+        refused = command("agents", "create", "x", "--user", odd, **SECRETS)
+        assert (refused.returncode, "may only end" in refused.stderr) == (2, True)
+
+
+def test_what_is_not_configured_is_said_with_what_is(command: Run, good: Path) -> None:
+    assert command("agents", "create", "x", **SECRETS).returncode == 0
+    told = command("explain", "alice", "nowhere", **SECRETS)
+    assert (told.returncode, told.stdout) == (2, "")
+    assert "configured: google" in told.stderr
+    told = command("explain", "Al Ice", "google", "--tenant", "acme", "--account", "work", **SECRETS)
+    assert "authproxy connect google --user 'Al Ice' --account work --tenant acme" in told.stdout
+    assert "again" not in told.stdout
 
 
 def test_bench_measures_this_machine(command: Run) -> None:

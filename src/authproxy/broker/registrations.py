@@ -63,7 +63,8 @@ class Registrations:
     def asked(self, name: str) -> ProviderChoice:
         """The same for a name that a caller typed. Raises BadRequest."""
         if name not in self._choices:
-            raise BadRequest("there is no such provider", reason="unknown_provider")
+            known = ", ".join(self._choices) or "none"
+            raise BadRequest(f"there is no such provider; configured: {known}", reason="unknown_provider")
         return self._choices[name]
 
     def client(self, name: str) -> Client:

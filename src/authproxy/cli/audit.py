@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from authproxy.cli.console import DONE, NOT_WELL, complain, instant, say, say_json
-from authproxy.cli.options import json_option, store_options, tenant_option
+from authproxy.cli.options import count, json_option, store_options, tenant_option
 from authproxy.cli.spans import instant as read_instant
 
 if TYPE_CHECKING:
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 def arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
     actions = parser.add_subparsers(metavar="ACTION", required=True, dest="action")
     tail = actions.add_parser("tail", help="the latest records, oldest first")
-    tail.add_argument("-n", "--lines", type=int, default=20, metavar="N", help="so many (default: 20)")
+    tail.add_argument("-n", "--lines", type=count(0), default=20, metavar="N", help="so many (default: 20)")
     tail.add_argument("-f", "--follow", action="store_true", help="and then those that come")
     query = actions.add_parser("query", help="records that match, newest first")
-    query.add_argument("--limit", type=int, default=100, metavar="N", help="at most so many (default: 100)")
+    query.add_argument(
+        "--limit", type=count(1), default=100, metavar="N", help="at most so many (default: 100)"
+    )
     query.add_argument("--request-id", help="of one request")
     verify = actions.add_parser("verify", help="prove that no record was changed or removed")
     export = actions.add_parser("export", help="all matching records, oldest first, one JSON object per line")

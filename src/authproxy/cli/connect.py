@@ -140,6 +140,6 @@ def _how(one: Authorization) -> str:
     from authproxy.control.consent import ending
 
     if not one.status.ended:
-        return "the time to wait is over; the link still works"
+        return "the time to wait is over; the link still works while `authproxy serve` runs"
     reason = f" ({one.reason.replace('_', ' ')})" if one.reason else ""
     return f"the consent {ending(one.status)}{reason}"

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from authproxy.cli.console import DONE, NOT_WELL, Stop, complain, facts, instant, say, say_json, span, table
-from authproxy.cli.options import json_option, store_options, tenant_option
+from authproxy.cli.options import count, json_option, store_options, tenant_option
 from authproxy.core.errors import BadRequest
 from authproxy.core.model import DEFAULT_ACCOUNT, Connection, ConnectionKey, State
 from authproxy.core.secret import Secret
@@ -27,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> No
     listing.add_argument("--provider", help="at this provider only")
     listing.add_argument("--state", choices=[str(state) for state in State], help="in this state only")
     listing.add_argument(
-        "--limit", type=int, default=1000, metavar="N", help="at most so many (default: 1000)"
+        "--limit", type=count(1), default=1000, metavar="N", help="at most so many (default: 1000)"
     )
     show = actions.add_parser("show", help="all that is known of one connection")
     refresh = actions.add_parser("refresh", help="refresh its token now")
@@ -154,7 +154,10 @@ def _standard_input() -> Secret:
     """Standard input, not an argument: arguments are in the process list and in shell histories."""
     if sys.stdin.isatty():
         sys.stderr.write("refresh token, then Enter (not from a shared terminal): ")
-    text = sys.stdin.readline(_LONGEST).strip()
+    text = sys.stdin.readline(_LONGEST)
+    if len(text) >= _LONGEST:
+        raise Stop("standard input does not look like a refresh token: its line is too long")
+    text = text.strip()
     if not text:
         raise Stop("standard input has no refresh token: authproxy connections import … < file")
     if not (text.isascii() and text.isprintable()) or " " in text:

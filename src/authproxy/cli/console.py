@@ -67,8 +67,13 @@ def status(text: str, passing: str = "") -> None:
 
 
 def instant(at: int | None, *, unknown: str = "-") -> str:
-    """An instant in UTC, to the second."""
-    return unknown if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    """An instant in UTC, to the second. What a provider or a typing error put beyond all calendars is said as such."""
+    if at is None:
+        return unknown
+    try:
+        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        return "beyond all calendars"
 
 
 def span(seconds: float) -> str:

@@ -104,6 +104,14 @@ COMMANDS: Mapping[str, Entry] = {
         "run a provider that behaves like production",
         "authproxy sandbox --port 9000\nauthproxy sandbox --dialect google --set access_token_life=30",
     ),
+    "rehearse": Entry(
+        "rehearse",
+        "play the production failures against the sandbox: what broke, what agents saw, what survived",
+        "authproxy rehearse\n"
+        "authproxy rehearse --scene revocation invalid-client --report rehearsal.md\n"
+        "authproxy rehearse --config routes.yaml --route sandbox --provider sandbox "
+        "--listen http://127.0.0.1:8700 --sandbox http://127.0.0.1:8790",
+    ),
     "bench": Entry(
         "bench", "measure what the proxy costs on this machine", "authproxy bench\nauthproxy bench --json"
     ),
@@ -114,7 +122,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit codes: 0 done, 1 the thing asked about is not well, 2 usage or configuration."""
     words = list(sys.argv[1:] if argv is None else argv)
     parser, chosen = _parser(words, os.environ)
-    args = parser.parse_args(words)
+    args, more = parser.parse_known_args(words)
+    if more:  # a token typed in the wrong place must not be said once more
+        parser.error(f"unrecognized arguments: {' '.join(map(_without_value, more))}")
     if chosen is None:
         parser.print_help()
         return USAGE
@@ -136,6 +146,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
+
+
+def _without_value(word: str) -> str:
+    name, equals, _ = word.partition("=")
+    return (f"{name}=…" if equals else name) if word.startswith("-") else "…"
 
 
 def _parser(

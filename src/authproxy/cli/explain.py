@@ -11,7 +11,7 @@ from authproxy.cli.options import json_option, store_options, tenant_option
 from authproxy.core.model import DEFAULT_ACCOUNT, ConnectionKey
 
 if TYPE_CHECKING:
-    from authproxy.control.panel import Control
+    from authproxy.app import App
 
 
 def arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
@@ -24,12 +24,14 @@ def arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> No
 
 
 def run(args: argparse.Namespace) -> int:
-    from authproxy.cli.session import operator, with_control
+    from authproxy.cli.session import operator, with_app
     from authproxy.control import views
 
-    async def told(control: Control) -> int:
+    async def told(app: App) -> int:
         key = ConnectionKey(args.tenant, args.user, args.provider, args.account)
-        story = await control.connections.explain_key(operator(args.tenant), key)
+        story = await app.control.connections.explain_key(operator(args.tenant), key)
+        if story.connection is None and not story.lines:
+            app.registrations.asked(args.provider)
         if args.json:
             say_json(views.explanation(story))
         else:
@@ -42,4 +44,4 @@ def run(args: argparse.Namespace) -> int:
             say(f"Do:   {story.advice}")
         return DONE if story.well else NOT_WELL
 
-    return with_control(args, told)
+    return with_app(args, told)

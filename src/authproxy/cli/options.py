@@ -8,6 +8,9 @@ from typing import Any
 
 from authproxy.core.model import DEFAULT_TENANT, Environment
 
+MOST = 1_000_000
+"""Rows that a command prints at most."""
+
 
 def option(
     parser: argparse.ArgumentParser,
@@ -18,9 +21,10 @@ def option(
     default: Any = None,
     read: Callable[[str], Any] = str,
     metavar: str | None = None,
+    variable: str | None = None,
 ) -> None:
     """An option that is also `AUTHPROXY_NAME`; a bad value in the environment is named as such."""
-    variable = "AUTHPROXY_" + name.lstrip("-").upper().replace("-", "_")
+    variable = variable or "AUTHPROXY_" + name.lstrip("-").upper().replace("-", "_")
     given = environ.get(variable)
     if given is not None and given.strip():
         try:
@@ -74,13 +78,40 @@ def environment_option(parser: argparse.ArgumentParser, environ: Mapping[str, st
 def tenant_option(parser: argparse.ArgumentParser) -> None:
     """Whose connections and agents are meant."""
     parser.add_argument(
-        "--tenant", default=DEFAULT_TENANT, help=f"the organisation (default: {DEFAULT_TENANT})"
+        "--tenant",
+        type=_quiet(_tenant),
+        default=DEFAULT_TENANT,
+        help=f"the organisation (default: {DEFAULT_TENANT})",
     )
+
+
+def count(least: int) -> Callable[[str], int]:
+    """Reads how many of something are wanted."""
+
+    def read(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and least <= int(text[:10]) <= MOST and len(text) < 10):
+            raise argparse.ArgumentTypeError(f"say a number from {least} to {MOST}")
+        return int(text)
+
+    return read
+
+
+def port(text: str) -> int:
+    """Reads a TCP port; 0 for a free one."""
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text) < 65536):
+        raise ValueError("say a port from 0 to 65535")
+    return int(text)
 
 
 def json_option(parser: argparse.ArgumentParser) -> None:
     """For machines."""
     parser.add_argument("--json", action="store_true", help="JSON instead of a table")
+
+
+def _tenant(text: str) -> str:
+    if not text.strip() or not text.isprintable():
+        raise ValueError("say the name of an organisation")
+    return text
 
 
 def _environment(text: str) -> Environment:

@@ -9,17 +9,18 @@ import signal
 from collections.abc import Mapping
 
 from authproxy.cli.console import DONE, NOT_WELL, Stop, say
-from authproxy.cli.options import option
+from authproxy.cli.options import option, port
 
 
 def arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
     option(
         parser,
         "--port",
-        {k: v for k, v in environ.items() if k == "AUTHPROXY_SANDBOX_PORT"},
+        environ,
         says="port on 127.0.0.1 (default: 8790; 0: a free one)",
         default=8790,
-        read=int,
+        read=port,
+        variable="AUTHPROXY_SANDBOX_PORT",
     )
     parser.add_argument(
         "--dialect", default="standard", help="which provider to behave like (default: standard)"

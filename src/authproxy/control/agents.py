@@ -53,6 +53,8 @@ class Agents:
             raise BadRequest("An agent needs a printable name", reason="name")
         if not may_act_for or not all(user and user.isprintable() for user in may_act_for):
             raise BadRequest("Say for which users the agent may act (`*` for all)", reason="may_act_for")
+        if any("*" in user[:-1] for user in may_act_for):
+            raise BadRequest("A `*` may only end a user's name, as in `team-*`", reason="may_act_for")
         if lifetime is not None and lifetime < 1:
             raise BadRequest("A key must live for at least a second", reason="lifetime")
         now = int(self._clock())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
-from authproxy.core.model import Connection, ConnectionKey, Event, State
+from authproxy.core.causes import Party, advice, party
+from authproxy.core.model import DEFAULT_ACCOUNT, DEFAULT_TENANT, Connection, ConnectionKey, Event, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A connection's story. `well` is false where somebody must act."""
+    """A connection's story. `well` is false where somebody must act, and `act` says who."""
 
     key: ConnectionKey
     connection: Connection | None
@@ -30,6 +33,7 @@ class Explanation:
     standing: str
     advice: str
     well: bool
+    act: Party = Party.NOBODY
 
 
 def explain(
@@ -37,20 +41,47 @@ def explain(
 ) -> Explanation:
     """Put what is stored into words. `events` are the key's, oldest first."""
     lines = tuple(Line(event.at, event.kind, _text(event), event.agent, event.data) for event in events)
-    standing, advice, well = _standing(key, connection, now)
-    return Explanation(key, connection, lines, standing, advice, well)
+    standing, todo, well = _standing(key, connection, now)
+    if connection is not None and connection.state is State.DISCONNECTED:
+        standing += _given_back(events)
+    return Explanation(key, connection, lines, standing, todo, well, _act(connection, well))
+
+
+def _act(one: Connection | None, well: bool) -> Party:
+    if well or one is None:
+        return Party.NOBODY if well else Party.USER
+    match one.state:
+        case State.MISCONFIGURED:
+            return Party.OPERATOR
+        case State.NEEDS_REAUTH | State.ROTATION_LOST:
+            return party("connection.needs_reauth", {"reason": one.reason})
+        case State.DISCONNECTED:
+            return Party.USER
+        case State.ACTIVE:
+            return Party.PROVIDER if one.refreshable else Party.OPERATOR
+
+
+def _given_back(events: Sequence[Event]) -> str:
+    """How the revocation stands, which goes on after the end."""
+    told = [event.data.get("revoked_upstream") for event in events if event.kind == "connection.revocation"]
+    return f" Of the grant: {_REVOKED[str(told[-1])]}." if told and str(told[-1]) in _REVOKED else ""
 
 
 def _standing(key: ConnectionKey, one: Connection | None, now: int) -> tuple[str, str, bool]:
-    again = f"Let {key.user} connect again: authproxy connect {key.provider} --user {key.user}"
+    again = f"Let {key.user} connect again: {_command(key)}"
     if one is None:
-        return f"{key.user} has never connected {key.provider}.", again, False
+        return f"{key.user} has never connected {key.provider}.", f"Let them connect: {_command(key)}", False
     why = f" ({one.reason.replace('_', ' ')})" if one.reason else ""
     match one.state:
         case State.ACTIVE:
             return _active(one, now)
         case State.NEEDS_REAUTH:
-            return f"{key.provider} has ended the grant{why}.", again, False
+            known = advice(one.reason)
+            return (
+                f"{key.provider} has ended the grant{why}.",
+                again if known is None else f"{known} {again}",
+                False,
+            )
         case State.ROTATION_LOST:
             return (
                 f"A refresh was sent and its answer was lost{why}; the refresh token must be taken as spent.",
@@ -62,9 +93,18 @@ def _standing(key: ConnectionKey, one: Connection | None, now: int) -> tuple[str
         case State.MISCONFIGURED:
             return (
                 f"{key.provider} refuses your app registration{why}, not the user's grant.",
-                f"Check client_id, client_secret and client_auth of {key.provider}; the user need do nothing.",
+                f"{advice(one.reason) or ''} Check client_id, client_secret and client_auth of {key.provider}; the "
+                "user need do nothing.".lstrip(),
                 False,
             )
+
+
+def _command(key: ConnectionKey) -> str:
+    """What to type, ready to be pasted."""
+    words = ["authproxy", "connect", key.provider, "--user", key.user]
+    words += ["--account", key.account] if key.account != DEFAULT_ACCOUNT else []
+    words += ["--tenant", key.tenant] if key.tenant != DEFAULT_TENANT else []
+    return shlex.join(words)
 
 
 def _active(one: Connection, now: int) -> tuple[str, str, bool]:
@@ -82,10 +122,9 @@ def _active(one: Connection, now: int) -> tuple[str, str, bool]:
     elif one.refreshable:
         life = "its access token has ended and is refreshed at the next request"
     else:
-        again = f"authproxy connect {one.key.provider} --user {one.key.user}"
         return (
             "The access token has ended, and there is no refresh token.",
-            f"Let {one.key.user} connect again, and ask the provider for offline access: {again}",
+            f"Let {one.key.user} connect again, and ask the provider for offline access: {_command(one.key)}",
             False,
         )
     kept = "it can be refreshed" if one.refreshable else "it cannot be refreshed"
@@ -94,7 +133,10 @@ def _active(one: Connection, now: int) -> tuple[str, str, bool]:
 
 def _text(event: Event) -> str:
     said = _SAID.get(event.kind, event.kind.replace(".", ": ").replace("_", " "))
-    return "; ".join([said, *_details(event.data)])
+    if event.kind.startswith("refresh."):
+        said += _WHY.get(str(event.data.get("why")), "")
+    must = _MUST.get(party(event.kind, event.data))
+    return "; ".join([said, *_details(event.data), *([must] if must else [])])
 
 
 def _details(data: Mapping[str, Any]) -> Iterator[str]:
@@ -121,8 +163,16 @@ def _details(data: Mapping[str, Any]) -> Iterator[str]:
             yield f"{words}: {' '.join(scopes)}"
     if outcome := data.get("revoked_upstream"):
         yield _REVOKED.get(str(outcome), str(outcome))
+    yield from _course(data)
     if decision := data.get("decision"):
         yield f"decided: {decision}"
+
+
+def _course(data: Mapping[str, Any]) -> Iterator[str]:
+    if isinstance(ends_at := data.get("ends_at"), int):
+        yield f"it ends at {datetime.fromtimestamp(ends_at, UTC):%Y-%m-%d %H:%M} UTC"
+    if (failures := data.get("failures")) not in (None, 0, 1):
+        yield f"{failures} failures in a row"
 
 
 _SAID: Final[Mapping[str, str]] = {
@@ -142,6 +192,9 @@ _SAID: Final[Mapping[str, str]] = {
     "connection.rotation_lost": "a refresh token was sent and its successor lost: only the user can mend it",
     "connection.misconfigured": "the provider refuses the app registration: the operator must act",
     "connection.recovered": "it works again",
+    "connection.reauth_due": "the grant will end although it is refreshed: let the user connect again before",
+    "provider.suspected": "many users' grants were refused alike: the fault is probably ours",
+    "provider.recovered": "the provider grants tokens again",
     "connection.disconnected": "disconnected",
     "connection.revocation": "the grant was given back",
     "refresh.succeeded": "refreshed",
@@ -149,6 +202,20 @@ _SAID: Final[Mapping[str, str]] = {
 }
 _REVOKED: Final[Mapping[str, str]] = {
     "yes": "the provider has revoked it",
-    "failed": "the provider did not confirm it",
+    "pending": "the provider has not confirmed it yet, and is asked again",
+    "failed": "the provider did not confirm it, and is not asked any more",
     "unsupported": "the provider has no way to revoke it",
+}
+_WHY: Final[Mapping[str, str]] = {
+    "ahead": " ahead of time, before the token ended",
+    "keep_alive": " to keep a grant alive that nobody used",
+    "over": " although nothing can refresh it",
+    "operator": " at an operator's word",
+    "import": " to prove an import",
+}
+_MUST: Final[Mapping[Party, str]] = {
+    Party.USER: "the user must act",
+    Party.ADMIN: "an administrator of the user's organisation must act",
+    Party.OPERATOR: "the operator must act",
+    Party.PROVIDER: "nobody must act: the provider is asked again",
 }
