@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import structlog
 from aiohttp import web
 
+from authproxy.broker.background import Background
 from authproxy.broker.endpoint import Endpoint
 from authproxy.broker.flows import Flows
 from authproxy.broker.grants import Grants
@@ -29,7 +30,7 @@ from authproxy.control.consent import Consent
 from authproxy.control.panel import Control
 from authproxy.control.trail import Audit
 from authproxy.core.config import CallerChoice, Config
-from authproxy.core.errors import ConnectionRequired, StoreUnavailable
+from authproxy.core.errors import ConnectionRequired, ProviderMisconfigured, StoreUnavailable
 from authproxy.core.model import State, Usable
 from authproxy.core.routes import RouteTable
 from authproxy.egress import EgressGuard, GuardedResolver
@@ -131,6 +132,16 @@ class App:
             changed=self.tokens.forget_key,
             clock=clock,
         )
+        self.background = Background(
+            vault,
+            self.registrations,
+            self.endpoint,
+            self.refresher,
+            lambda: self.config,
+            changed=self.tokens.forget_key,
+            metrics=self.metrics,
+            clock=clock,
+        )
         self.trail = Trail(
             vault,
             queue=config.audit.queue,
@@ -196,6 +207,8 @@ class App:
             await self.agent_keys.refresh()
             self._keep(self.agent_keys.run())
         self._keep(self._sweep())
+        self._stack.push_async_callback(self.background.close)
+        self.background.start()
         self.metrics.reload_success.set(1)
 
     async def listen_control(self, address: Address) -> int:
@@ -311,6 +324,7 @@ class App:
     async def close(self) -> None:
         """Stop accepting, drain requests, drain refreshes, flush the trail, close the store."""
         self.control.draining = True
+        self.background.stop()
         if self._control_face is not None:
             self._control_face.close()
         await self._stack.aclose()
@@ -345,7 +359,16 @@ class App:
             audit=Audit(self.vault, self.trail),
             metrics=self.metrics,
             vault=self.vault,
+            early=self._early,
+            clock=self.clock,
         )
+
+    def _early(self, provider: str) -> bool:
+        """Whether its tokens should have been renewed before they end."""
+        try:
+            return self.registrations.resting(provider).early
+        except ProviderMisconfigured:
+            return False
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

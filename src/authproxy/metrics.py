@@ -79,6 +79,51 @@ class Metrics:
             ("provider",),
             registry=r,
         )
+        self.background_beat = Gauge(
+            "authproxy_background_beat_timestamp_seconds",
+            "When the newest round of background work began: grows old where it hangs.",
+            ("duty",),
+            registry=r,
+        )
+        self.background_success = Gauge(
+            "authproxy_background_success_timestamp_seconds",
+            "When background work last ended a round well.",
+            ("duty",),
+            registry=r,
+        )
+        self.background_failures = Counter(
+            "authproxy_background_failures", "Rounds of background work that failed.", ("duty",), registry=r
+        )
+        self.refresh_due = Gauge(
+            "authproxy_refresh_due_seconds_max",
+            "By how much the most overdue refresh is late: seconds since an access token ended that should have "
+            "been renewed before.",
+            registry=r,
+        )
+        self.oldest_unrefreshed = Gauge(
+            "authproxy_oldest_unrefreshed_seconds",
+            "Age of the oldest refresh (or consent) among live connections.",
+            registry=r,
+        )
+        self.deliveries = Counter(
+            "authproxy_webhook_deliveries",
+            "Attempts to tell a webhook, by outcome: delivered, failed, or given up after three days.",
+            ("outcome",),
+            registry=r,
+        )
+        self.backlog = Gauge(
+            "authproxy_webhook_backlog", "Events that webhooks have still to be told.", registry=r
+        )
+        self.backlog_age = Gauge(
+            "authproxy_webhook_oldest_seconds",
+            "Age of the oldest of them; 0 where there is none.",
+            registry=r,
+        )
+        self.revocations_pending = Gauge(
+            "authproxy_revocations_pending",
+            "Disconnected grants that the provider has not revoked yet.",
+            registry=r,
+        )
         self._endings: dict[tuple[str, str, str, str], Counter] = {}
         self._times: dict[str, tuple[Histogram, Histogram]] = {}
         self.audit_queue = Gauge("authproxy_audit_queue", "Audit records waiting for the disk.", registry=r)

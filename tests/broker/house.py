@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -137,7 +136,6 @@ class Broker:
             self.refresher,
             changed=lambda key: self.tokens.forget_key(key),
             clock=self.clock.wall,
-            pause=lambda _seconds: asyncio.sleep(0),
         )
 
     def configure(self, **sections: Any) -> None:

@@ -83,6 +83,7 @@ REVEALING = {
     "core/oauth.py",  # the body of a token request
     "core/client_auth.py",  # the client's own credential in it
     "core/secret.py",  # comparing two of them
+    "core/signature.py",  # the key of a webhook's signatures
     "store/sealing.py",  # sealing, and the keyed digest
     "broker/tokens.py",  # the Authorization field
     "proxy/authority.py",  # the key of the local certificate authority, to sign with

@@ -13,9 +13,13 @@ from authproxy.core.verdicts import TokenFailure
 from authproxy.store.lease import Leased
 
 LONGEST_WAIT = 3600  # seconds; a Retry-After beyond this is not believed (B10)
+FAILING = 3  # failures in a row that are worth telling somebody; fewer are a flicker (J02)
+WARNING = 7 * 86400  # seconds; so long before a grant's certain end its user is asked for another, at most
 SOON = 600  # seconds; a refusal so soon after a success looks like a second owner of the token (A29)
 # Reasons that leave open who ended the grant.
 VAGUE = frozenset({"unknown", "rotated_away", "revoked_or_expired", "not_recognised"})
+ENDINGS = VAGUE | {"revoked", "idle", "lifetime_over"}
+AROUND = 8640  # seconds: 6.9 to 7.1 days is seven
 # Codes that speak of the client and can mean nothing else; other refusals must come from several connections.
 CLIENT_CODES = frozenset(
     {
@@ -71,6 +75,16 @@ class Attempt:
         """Whether the refusal is certainly the client's, whichever grant was presented."""
         return failure.code in CLIENT_CODES
 
+    def aged_out(self, now: float, reason: str) -> bool:
+        """Refused without a clear reason at just the age at which the provider's own test environment ends grants
+        (Google's Testing: seven days), although nobody said that the app is in it (C06)."""
+        age = now - self.connection.consented_at
+        known = self.provider.facts.environments.values()
+        return reason in ENDINGS and any(
+            one.refresh_token_lifetime is not None and abs(age - one.refresh_token_lifetime) <= AROUND
+            for one in known
+        )
+
     def reuse_suspected(self, now: float) -> bool:
         """Refused although the last refresh, which only we should know of, is minutes old."""
         connection = self.connection
@@ -103,10 +117,27 @@ class Attempt:
         if lost:
             data["scopes_lost"] = lost
         events = [self._event("refresh.succeeded", at, data)]
-        if connection.state is not State.ACTIVE or self.number > 1:
-            why = {"from": str(connection.state), "attempt": self.number}
-            events.append(self._event("connection.recovered", at, why))
+        if connection.state is not State.ACTIVE or self.number > 1 or connection.failures >= FAILING:
+            back = {"from": str(connection.state), "attempt": self.number, "failures": connection.failures}
+            events.append(self._event("connection.recovered", at, back))
+        if (ends := self._reauth_due(at, before, after)) is not None:
+            events.append(self._event("connection.reauth_due", at, {"ends_at": ends}))
         return events
+
+    def _reauth_due(self, at: int, before: TokenSet, after: TokenSet) -> int | None:
+        """When the grant ends although it is refreshed, if this refresh is the first within the time of warning:
+        so it is said once, by whoever refreshes, without anything to remember (B15)."""
+        connection, ends = self.connection, []
+        if self.provider.absolute_expiry is not None:
+            ends.append(connection.consented_at + self.provider.absolute_expiry)
+        told, earlier = after.refresh_expires_at, before.refresh_expires_at
+        if told is not None and earlier is not None and told <= earlier + 1:  # the refresh did not move it
+            ends.append(told)
+        for end in ends:
+            warn = end - min(WARNING, (end - connection.consented_at) // 5)
+            if connection.obtained_at < warn <= at < end:
+                return end
+        return None
 
     def failed(self, now: float, decision: str, *kinds: str, reason: str) -> Sequence[Event]:
         """What is written with a failure; `kinds` are the events that follow from it."""
@@ -129,6 +160,7 @@ class Attempt:
             "attempt": self.number,
             "decision": decision,
             "digest": self.digest[:8],
+            **({} if self.want.why is None else {"why": self.want.why}),
             **self.notes,
         }
 

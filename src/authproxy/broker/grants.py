@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -14,15 +13,14 @@ from authproxy.broker.endpoint import Endpoint
 from authproxy.broker.outcome import Ended, Fresh, Outcome, Want
 from authproxy.broker.refresh import Refresher
 from authproxy.broker.registrations import Registrations
-from authproxy.broker.revocation import Revoked, revoke
-from authproxy.core.errors import BadRequest, NotFound, ProviderMisconfigured, ProviderUnavailable
+from authproxy.broker.revocation import Revocations, Revoked, revocation_event
+from authproxy.core.errors import BadRequest, NotFound
 from authproxy.core.model import Connection, ConnectionKey, Event, NewGrant, State, TokenSet
 from authproxy.core.secret import Secret
+from authproxy.store.revocations import Owed
 from authproxy.store.vault import Vault
 
 log = structlog.get_logger()
-
-REVOKE_PAUSES = (0.5, 2.0)  # seconds before each further try to give a grant back
 
 SOLE_OWNER = (
     "authproxy now owns this refresh token. Whatever held it before must stop using it: two owners of a rotating "
@@ -50,40 +48,36 @@ class Grants:
         *,
         changed: Callable[[ConnectionKey], None],
         clock: Callable[[], float] = time.time,
-        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._vault = vault
         self._registrations = registrations
-        self._endpoint = endpoint
         self._refresher = refresher
         self._changed = changed
         self._clock = clock
-        self._pause = pause
+        self._revocations = Revocations(vault, registrations, endpoint, clock=clock)
 
     async def disconnect(
         self, connection_id: str, *, tenant: str | None, agent: str | None = None
     ) -> Disconnected:
-        """Deletes our copy, then gives the tokens back at the provider, the refresh token first (I09). A refresh in
-        flight can no longer save, and revokes what it fetched. Raises NotFound."""
+        """Deletes our copy, then gives the tokens back at the provider, the refresh token first (I09); what cannot be
+        given back now is kept for that alone, and tried again. A refresh in flight can no longer save, and revokes
+        what it fetched. Raises NotFound."""
         connection = await self._vault.get(connection_id, tenant=tenant)
         if connection is None or connection.state is State.DISCONNECTED:
             raise NotFound("there is no such connection", reason="connection_unknown")
         now = int(self._clock())
         event = self._event(connection.key, "connection.disconnected", now, {"agent": agent})
-        held = await self._vault.disconnect(connection_id, [event])
+        owing = self._revocations.new()
+        held = await self._vault.disconnect(connection_id, [event], owed=owing)
         self._changed(connection.key)
-        revoked = Revoked.FAILED if held is None else await self._revoke(connection, held)
-        await self._vault.note(
-            [
-                self._event(
-                    connection.key,
-                    "connection.revocation",
-                    int(self._clock()),
-                    {"revoked_upstream": str(revoked)},
-                    connection_id=connection_id,
-                )
-            ]
-        )
+        revoked = Revoked.FAILED
+        if held is not None:
+            revoked = await self._revocations.pay(
+                Owed(owing.id, connection_id, connection.key, connection.client_id, 0, now, held)
+            )
+        if held is None or revoked is Revoked.PENDING:
+            at = int(self._clock())
+            await self._vault.note([revocation_event(connection.key, connection_id, at, revoked)])
         return Disconnected(connection, revoked)
 
     async def take_over(
@@ -122,7 +116,7 @@ class Grants:
             [self._event(key, "connection.imported", now, {})],
         )
         self._changed(key)
-        outcome = await self._refresher.refresh(key, connection.id, Want())
+        outcome = await self._refresher.refresh(key, connection.id, Want(why="import"))
         if isinstance(outcome, Ended):
             await self._vault.disconnect(
                 connection.id,
@@ -142,29 +136,11 @@ class Grants:
         if connection is None or connection.state is State.DISCONNECTED:
             raise NotFound("there is no such connection", reason="connection_unknown")
         outcome = await self._refresher.refresh(
-            connection.key, connection.id, Want(rejected=connection.generation)
+            connection.key, connection.id, Want(rejected=connection.generation, why="operator")
         )
         if isinstance(outcome, Fresh):
             self._changed(connection.key)
         return outcome
-
-    async def _revoke(self, connection: Connection, tokens: TokenSet) -> Revoked:
-        try:
-            provider = await self._registrations.provider(connection.key.provider)
-            client = self._registrations.client(connection.key.provider)
-        except (ProviderMisconfigured, ProviderUnavailable) as refusal:
-            log.warning("revocation.failed", provider=connection.key.provider, reason=refusal.code)
-            return Revoked.FAILED
-        if client.client_id != connection.client_id:
-            log.warning("revocation.failed", provider=connection.key.provider, reason="client_changed")
-            return Revoked.FAILED
-        revoked = await revoke(self._endpoint, provider, client, tokens)
-        for pause in REVOKE_PAUSES:
-            if revoked is not Revoked.FAILED:
-                break
-            await self._pause(pause)
-            revoked = await revoke(self._endpoint, provider, client, tokens)
-        return revoked
 
     def _event(
         self,
@@ -172,7 +148,6 @@ class Grants:
         kind: str,
         at: int,
         data: dict[str, object],
-        connection_id: str | None = None,
     ) -> Event:
         return Event(
             kind=kind,
@@ -181,6 +156,5 @@ class Grants:
             user=key.user,
             provider=key.provider,
             account=key.account,
-            connection_id=connection_id,
             data=data,
         )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from authproxy.core.model import Connection, State
 from authproxy.core.secret import Secret
 
+Why: TypeAlias = Literal["ahead", "keep_alive", "over", "operator", "import"]
 Failpoint: TypeAlias = Callable[[str], Awaitable[None]]
 
 
@@ -19,10 +20,17 @@ async def no_failpoint(_name: str) -> None:
 @dataclass(frozen=True, slots=True)
 class Want:
     """What would be good enough: another generation than the `rejected` one, and more than `margin` seconds of
-    life. An unknown end is life enough: such tokens are renewed when an API refuses them."""
+    life. An unknown end is life enough: such tokens are renewed when an API refuses them. `why` is for the
+    timeline: who asked, where it was not a request; such work has no claim to be first."""
 
     margin: float = 0.0
     rejected: int | None = None
+    why: Why | None = None
+
+    @property
+    def urgent(self) -> bool:
+        """Whether somebody waits for it."""
+        return self.why not in ("ahead", "keep_alive", "over")
 
     def met_by(self, connection: Connection, now: float) -> bool:
         """Whether the stored token will do."""

@@ -11,6 +11,7 @@ import math
 import random
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import structlog
@@ -67,6 +68,7 @@ class Refresher:
         self._jitter = jitter
         self._failpoint = failpoint
         self._name = secrets.token_hex(6)
+        self._waiting: Counter[str] = Counter()
         self._breaker = Breaker(
             first=settings.backoff, longest=settings.backoff_max, tick=tick, jitter=jitter
         )
@@ -91,10 +93,17 @@ class Refresher:
     async def refresh(self, key: ConnectionKey, connection_id: str, want: Want) -> Outcome:
         """A token that meets `want`, or why there is none. Raises StoreUnavailable, KeyMissing,
         ProviderMisconfigured or ProviderUnavailable. The asker may leave; the work goes on."""
+        self._waiting[key.provider] += want.urgent
         try:
             return await self._flights.share(connection_id, lambda: self._run(key, connection_id, want))
         except FlightLost as lost:
             return Later(lost.reason, 1)
+        finally:
+            self._waiting[key.provider] -= want.urgent
+
+    def waited_for(self, provider: str) -> bool:
+        """Whether a request waits for a token of this provider: then what can wait lets it go first (A28)."""
+        return self._waiting[provider] > 0
 
     async def drain(self, seconds: float) -> int:
         """Begin nothing new, end what runs, save what is held. How many rotations could not be saved."""
@@ -182,7 +191,7 @@ class Refresher:
         attempt.first_at = int(self._clock())
         intent = attempt.leased.intent
         if intent is None:
-            return None
+            return
         sends, digest = ambiguity(intent.digest)
         if digest == attempt.digest:  # else about a token that is no longer the stored one
             attempt.number, attempt.first_at = sends + 1, intent.at

@@ -48,6 +48,8 @@ class Settlement:
                 attempt, State.ROTATION_LOST, "rotation_lost", "the answer to an earlier send was lost"
             )
         reason = failure.reason
+        if attempt.aged_out(self._clock(), reason):
+            return await self.end(attempt, State.NEEDS_REAUTH, "test_mode_suspected", "ask the user")
         if attempt.reuse_suspected(self._clock()):
             self._metrics.reuse_suspected.labels(attempt.provider.id).inc()
             attempt.notes["reuse_suspected"] = True
@@ -144,6 +146,7 @@ class Settlement:
     ) -> Outcome:
         """Nothing was decided: try again later, at a time that every process reads in the row (B10)."""
         connection, now = attempt.connection, self._clock()
+        attempt.notes["failures"] = connection.failures + 1
         wait = self.pause(connection.failures)
         if retry_after is not None:
             wait = max(wait, min(retry_after, LONGEST_WAIT))

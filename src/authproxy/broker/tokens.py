@@ -154,6 +154,11 @@ class Tokens:
         if entry is not None:
             self._keys.pop(entry.connection.id, None)
 
+    def forget_all(self) -> None:
+        """The same for every connection: what is known of providers has changed."""
+        for memory in (self._entries, self._keys, self._ended):
+            memory.clear()
+
     async def drain(self, seconds: float) -> None:
         """Wait for what looks at the store; new looks are refused."""
         await asyncio.gather(*(one.drain(seconds) for one in (self._loads, self._looks, self._aheads)))
@@ -299,12 +304,11 @@ class Tokens:
             secret=access,
             needles=needles_of(header.rpartition(b" ")[2]),
         )
-        early = provider.facts.refresh_token.early
         return _Entry(
             connection=connection,
             usable=usable,
             ends=NEVER if expires_at is None else float(expires_at),
-            ahead_from=expires_at - margin if early and expires_at is not None else NEVER,
+            ahead_from=expires_at - margin if provider.early and expires_at is not None else NEVER,
             margin=margin,
             checked=self._tick() if checked is None else checked,
         )

@@ -126,7 +126,8 @@ async def _disconnect(control: Control, args: argparse.Namespace, _secret: Secre
         key = done.connection.key
         told = {
             Revoked.YES: f"{key.provider} has revoked the grant",
-            Revoked.FAILED: f"{key.provider} did not confirm the revocation: {key.user} should remove the app there",
+            Revoked.PENDING: f"{key.provider} has not confirmed the revocation yet: `serve` goes on trying for a week",
+            Revoked.FAILED: f"it could not be given back to {key.provider}: {key.user} should remove the app there",
             Revoked.UNSUPPORTED: f"{key.provider} has no revocation endpoint: {key.user} can remove the app there",
         }[done.revoked_upstream]
         say(f"{done.connection.id} ({key.user} at {key.provider}) is disconnected; {told}")

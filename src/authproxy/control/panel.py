@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from authproxy.control.agents import Agents
@@ -25,6 +25,8 @@ class Control:
     audit: Audit
     metrics: Metrics
     vault: Vault
+    early: Callable[[str], bool]
+    clock: Callable[[], float]
     draining: bool = False
 
     async def ready(self) -> None:
@@ -44,3 +46,17 @@ class Control:
     async def counts(self) -> Mapping[tuple[str, State], int]:
         """Connections by provider and state, counted in the store just now."""
         return await self.vault.counts()
+
+    async def measure(self) -> None:
+        """Set what is read from the store and not from traffic: an alert must fire in the still of the night (J03)."""
+        now = self.clock()
+        ages = await self.vault.ages()
+        ends = [one.ends for name, one in ages.items() if one.ends is not None and self.early(name)]
+        self.metrics.refresh_due.set(max(0.0, now - min(ends, default=now)))
+        self.metrics.oldest_unrefreshed.set(
+            max(0.0, now - min((one.obtained for one in ages.values()), default=now))
+        )
+        backlog = await self.vault.backlog()
+        self.metrics.backlog.set(backlog.waiting)
+        self.metrics.backlog_age.set(0.0 if backlog.oldest is None else max(0.0, now - backlog.oldest))
+        self.metrics.revocations_pending.set(await self.vault.revocations_pending())

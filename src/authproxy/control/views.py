@@ -102,6 +102,7 @@ def explanation(one: Explanation) -> dict[str, Any]:
         "account": one.key.account,
         "connection": None if one.connection is None else connection(one.connection),
         "well": one.well,
+        "who_must_act": str(one.act),
         "standing": one.standing,
         "advice": one.advice,
         "timeline": [

@@ -36,6 +36,7 @@ class Health:
         """A store that is away costs the connection counts, not the page."""
         try:
             counts = await self._control.counts()
+            await self._control.measure()
         except Refusal:
             counts = {}
         return web.Response(

@@ -10,18 +10,23 @@ from authproxy.core.errors import KeyMissing, StoreUnavailable
 from authproxy.core.model import ConnectionKey, Environment, Event
 from authproxy.store.agents import Agents
 from authproxy.store.base import Backend, Check, Row, Transaction
+from authproxy.store.claims import Claims
 from authproxy.store.connections import Connections
 from authproxy.store.connections import cell_name as connection_cell
+from authproxy.store.deliveries import Deliveries
 from authproxy.store.events import timeline, write_events
 from authproxy.store.flows import Flows
 from authproxy.store.flows import cell_name as flow_cell
 from authproxy.store.kept import Keepsakes
 from authproxy.store.lease import Intent, Leased, take_lease
+from authproxy.store.revocations import Revocations
+from authproxy.store.revocations import cell_name as revocation_cell
 from authproxy.store.schema import SEALED
 from authproxy.store.sealing import CellName, Keyring, Safe
 from authproxy.store.sqlite import SqliteBackend, sqlite_path
 from authproxy.store.stamp import cell_name as meta_cell
 from authproxy.store.stamp import check_stamp, open_safe
+from authproxy.store.upkeep import Upkeep
 
 __all__ = ["Intent", "Leased", "Vault", "open_backend"]
 
@@ -44,7 +49,7 @@ def _is_postgres(url: str) -> bool:
     return url.startswith(("postgresql:", "postgres:"))
 
 
-class Vault(Connections, Flows, Agents, Keepsakes):
+class Vault(Connections, Flows, Agents, Keepsakes, Claims, Upkeep, Deliveries, Revocations):
     """One open store.
 
     Reads tell three answers apart: a value, None for what definitely is not there, and StoreUnavailable or
@@ -150,8 +155,10 @@ class Vault(Connections, Flows, Agents, Keepsakes):
 
     async def _reseal_cell(self, table: str, column: str, key: str, row: Row) -> int:
         name: CellName = meta_cell(self.environment, row["name"])[1:] if table == "meta" else ()
-        if table != "meta":
+        if table in ("connections", "flows"):
             name = connection_cell(row, column) if table == "connections" else flow_cell(row, column)
+        if table == "revocations":
+            name = revocation_cell(row)
         try:
             cell = self._safe.reseal(row[column], name)
         except KeyMissing:
