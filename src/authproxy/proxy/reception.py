@@ -47,6 +47,7 @@ class Reception:
 
     def connect(self, incoming: Incoming, fields: RequestFields, target: Target, entry: Entry) -> Inside:
         """The same for a CONNECT, which may leave it to the requests inside to name their user."""
+        entry.host = target.host
         _, user = self._read(incoming, fields, target, entry)
         return Inside(target.host, target.port, presented(fields.credentials, listener="data"), user)
 

@@ -141,6 +141,8 @@ class Walk:
             inside = await self._reception.known(
                 lambda: self._reception.connect(incoming, fields, target, entry)
             )
+            if self._strict:
+                await self._trail.settled(entry.begin(self._trail))
             await self._tunnels.open(incoming, fields, entry, reply, inside)
             return
         caller, user = await self._reception.known(
@@ -175,7 +177,7 @@ class Walk:
         if incoming.version == (1, 0):
             if fields.chunked:
                 raise BadRequest("HTTP/1.0 has no Transfer-Encoding", reason="framing")
-            fields.expects_continue = False
+            fields.expects_continue = fields.websocket = False
         if len(fields.hosts) > 1 or (not fields.hosts and incoming.version == (1, 1)):
             raise BadRequest("send exactly one Host header", reason="host")
         return fields
