@@ -46,6 +46,13 @@ def test_urls_name_files() -> None:
     assert sqlite_path("sqlite:///:memory:") is None
 
 
+@pytest.mark.parametrize("name", [".", "..", "/", "/tmp", "a/.."])
+def test_a_directory_is_no_store(name: str) -> None:
+    with pytest.raises(StoreUnavailable) as caught:
+        sqlite_path(f"sqlite:///{name}")
+    assert caught.value.reason == "not_a_file"
+
+
 async def test_a_missing_directory_is_said_clearly(tmp_path: Path) -> None:
     for path, word in ((tmp_path / "none" / "a.db", "does not exist"), (tmp_path, "not a file")):
         with pytest.raises(StoreUnavailable, match=word):

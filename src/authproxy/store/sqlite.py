@@ -220,7 +220,14 @@ class SqliteBackend:
 def sqlite_path(url: str) -> Path | None:
     """The file of `sqlite:///relative` or `sqlite:////absolute`; None for `sqlite:///:memory:` and `sqlite://`."""
     rest = url.removeprefix("sqlite://").removeprefix("/")
-    return None if rest in ("", ":memory:") else Path(rest)
+    if rest in ("", ":memory:"):
+        return None
+    path = Path(rest)
+    if path.name in ("", "..") or path.is_dir():
+        raise StoreUnavailable(
+            f"{rest} is a directory: name a file in it, as in sqlite:///authproxy.db", reason="not_a_file"
+        )
+    return path
 
 
 def _prepare_file(path: Path) -> None:
