@@ -98,7 +98,17 @@ COMMANDS: Mapping[str, Entry] = {
         "authproxy run --user alice -- python agent.py\n"
         "authproxy run --user alice -- curl https://gmail.googleapis.com/gmail/v1/users/me/profile",
     ),
-    "keys": Entry("keys", "make sealing keys", "authproxy keys generate > authproxy.keys"),
+    "keys": Entry(
+        "keys",
+        "make sealing keys, and change them while serve runs",
+        "authproxy keys generate > authproxy.keys\n"
+        "authproxy keys rotate\nauthproxy keys status\nauthproxy keys reseal\nauthproxy keys prune",
+    ),
+    "wait": Entry(
+        "wait",
+        "return when a running serve is ready",
+        "authproxy wait && exec python agent.py\nauthproxy wait --timeout 0 --control 127.0.0.1:8701",
+    ),
     "sandbox": Entry(
         "sandbox",
         "run a provider that behaves like production",

@@ -34,6 +34,7 @@ class Admin:
             ("POST", "/admin/expire", self._expire),
             ("POST", "/admin/revoke-user", self._revoke_user),
             ("POST", "/admin/password-change", self._password_change),
+            ("POST", "/admin/use-elsewhere", self._use_elsewhere),
             ("POST", "/admin/clients", self._register),
         ]
         return [web.route(method, path, self._guarded(handler)) for method, path, handler in table]
@@ -108,6 +109,9 @@ class Admin:
 
     async def _password_change(self, body: dict[str, Any]) -> web.Response:
         return json_answer({"revoked": self._sandbox.change_password(_user(body) or "")})
+
+    async def _use_elsewhere(self, body: dict[str, Any]) -> web.Response:
+        return json_answer({"redeemed": self._sandbox.use_elsewhere(_user(body) or "")})
 
     async def _register(self, body: dict[str, Any]) -> web.Response:
         _only(body, {"client_id", "name", "client_secret", "auth", "redirect_uris", "loopback"})

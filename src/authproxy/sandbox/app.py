@@ -161,6 +161,14 @@ class Sandbox:
         """The user's new password ends the user's grants. Says how many."""
         return self.grants.revoke_all("password_changed", user=user)
 
+    def use_elsewhere(self, user: str) -> int:
+        """Another holder of a copy redeems the user's refresh tokens, outside the ledger. Says how many."""
+        held = [one for grant in self.grants.live() if grant.user == user for one in grant.refresh]
+        copies = [one for one in held if self.grants.refresh_live(one)]
+        for one in copies:
+            self.grants.renew(one, DIALECTS[one.grant.dialect])
+        return len(copies)
+
     # For tests in the same process, instead of waiting for time to pass
 
     def give(
