@@ -204,6 +204,10 @@ class RouteTable:
             return False
         return ("https", name, port) in self._hosts or self._of_grants("https", name, port) is not None
 
+    def lists(self, scheme: str, host: str, port: int) -> bool:
+        """Whether a route says this very host, and not only that its grants may name such a one."""
+        return (scheme.lower(), canonical_host(host), port) in self._hosts
+
     def https_names(self) -> frozenset[str]:
         """Every host that `names_host` is true of; a name beginning with a dot stands for all names below it."""
         exact = {host for scheme, host, _ in self._hosts if scheme == "https"}

@@ -197,7 +197,7 @@ class Walk:
         route = self._routes.match_host(scheme, host, port, target.path, entry.method)
         if route is None or place.route not in (None, route):
             raise NoRoute("no route has this host", reason="host")
-        if host != route.host and any(host.endswith(one[1:]) for one in route.grant_hosts):
+        if route.grant_hosts and not self._routes.lists(scheme, host, port):
             entry.named_host = host
         entry.route = route.name
         entry.path = target.path
