@@ -39,6 +39,7 @@ from authproxy.faces.connect import Connect
 from authproxy.faces.edge import Names, application
 from authproxy.faces.health import Health
 from authproxy.faces.listener import Runner
+from authproxy.faces.unix import inode_of, remove, unix_socket
 from authproxy.metrics import Metrics
 from authproxy.store.audit import Trail
 from authproxy.store.keys import load_keyring
@@ -236,7 +237,7 @@ class App:
         self._stack.push_async_callback(runner.cleanup)
         site: web.BaseSite
         if address.path is not None:
-            site = web.UnixSite(runner, address.path)
+            site = web.SockSite(runner, self._unix(address.path))
         else:
             site = web.TCPSite(runner, address.host, address.port)
         await site.start()
@@ -296,7 +297,7 @@ class App:
             secured["ssl_handshake_timeout"] = self.config.timeouts.header
         server: asyncio.AbstractServer
         if address.path is not None:
-            server = await loop.create_unix_server(listener, address.path, **secured)
+            server = await loop.create_unix_server(listener, sock=self._unix(address.path), **secured)
         else:
             server = await loop.create_server(listener, address.host, address.port, backlog=1024, **secured)
 
@@ -414,6 +415,12 @@ class App:
             await self.trail.close()
         except StoreUnavailable:
             log.error("audit_not_flushed", waiting=self.trail.waiting)
+
+    def _unix(self, path: str) -> socket.socket:
+        """A socket at `path`, taken away again when this ends."""
+        made = unix_socket(path)
+        self._stack.callback(remove, path, inode_of(path))
+        return made
 
     def _bound(self, addresses: list[Any]) -> int:
         """Remember our own ports, so that no route leads back into us."""

@@ -1,0 +1,67 @@
+"""Unix sockets: bound for their owner and group only, and taken over from nobody who is alive."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+import threading
+from pathlib import Path
+
+_LOCK = threading.Lock()  # the umask belongs to the whole process
+
+
+def unix_socket(path: str) -> socket.socket:
+    """A socket bound at `path`; one that a dead process left there is replaced. Raises OSError.
+
+    asyncio alone would take the path of a running process away from it, and with an open umask let everybody on the
+    machine be a local caller.
+    """
+    _remove_dead(path)
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with _LOCK:
+            before = os.umask(0o077)
+            os.umask(before | 0o007)
+            try:
+                made.bind(path)
+            finally:
+                os.umask(before)
+        made.setblocking(False)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def remove(path: str, inode: int) -> None:
+    """Take our own socket file away, if it is still ours."""
+    try:
+        if Path(path).lstat().st_ino == inode:
+            Path(path).unlink()
+    except FileNotFoundError:
+        return
+
+
+def inode_of(path: str) -> int:
+    """What `remove` knows a socket file by."""
+    return Path(path).lstat().st_ino
+
+
+def _remove_dead(path: str) -> None:
+    try:
+        if not stat.S_ISSOCK(Path(path).lstat().st_mode):
+            return  # bind says that it is in the way
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink(missing_ok=True)
+            return
+        except TimeoutError:
+            pass  # its backlog is full: very much alive
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
