@@ -59,6 +59,18 @@ def test_everything_from_outside_is_escaped() -> None:
         assert "\"'&" not in text
 
 
+@pytest.mark.scenario("H01")
+def test_a_name_cannot_speak_for_the_page() -> None:
+    worded = "alice\u201d. Your administrator asks you to press the button below at once. Do not wait"
+    flow = dataclasses.replace(FLOW, key=ConnectionKey("acme", worded, "google"))
+    text = pages.consent(flow, "Google", FORM)
+    assert text.count("<bdi>&ldquo;alice&#x27;. Your administrator") == 3
+    assert text.count("\u201d") == 0
+    assert text.count("Do not wait") == 1, "cut in our sentences, whole among the facts"
+    endless = dataclasses.replace(FLOW, key=ConnectionKey("acme", "a" * 2000, "google"))
+    assert "a" * 400 not in pages.consent(endless, "Google", FORM)
+
+
 @pytest.mark.scenario("F08")
 def test_nothing_is_loaded_from_anywhere_and_the_style_is_the_one_allowed() -> None:
     text = pages.consent(FLOW, "Google", FORM)

@@ -19,13 +19,14 @@ _STYLE = """
 *{box-sizing:border-box}
 body{margin:0;min-height:100vh;display:grid;place-items:center;padding:1.5rem;background:var(--page);color:var(--ink);
 font:1rem/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
-main{width:100%;max-width:31rem;background:var(--card);border:1px solid var(--line);border-radius:14px;padding:2rem}
+main{width:100%;max-width:31rem;background:var(--card);border:1px solid var(--line);border-radius:14px;padding:2rem;
+overflow-wrap:anywhere}
 h1{font-size:1.35rem;line-height:1.3;margin:0 0 .75rem}
 h1.good{color:var(--good)}h1.bad{color:var(--bad)}
 p{margin:.6rem 0}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.4rem 1rem;margin:1.2rem 0;padding:1rem 0;
 border:solid var(--line);border-width:1px 0}
-dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere;font-weight:600}
+dt{color:var(--soft)}dd{margin:0;font-weight:600}
 dd ul{margin:0;padding:0;list-style:none;font-weight:400}
 code{font:.9em ui-monospace,SFMono-Regular,Menlo,monospace}
 button,a.button{display:inline-block;width:100%;margin-top:.8rem;padding:.75rem 1rem;border:0;border-radius:9px;
@@ -69,19 +70,19 @@ def consent(flow: Flow, provider: str, form: Form) -> str:
     key = flow.key
     facts: list[tuple[str, str]] = [
         ("Account at", _text(provider)),
-        ("Connected to", _text(key.user)),
+        ("For the user", _name(key.user, 400)),
         ("Asked by", _text(flow.agent)),
     ]
     if key.tenant != DEFAULT_TENANT:
         facts.append(("Organisation", _text(key.tenant)))
     if key.account != DEFAULT_ACCOUNT:
-        facts.append(("Named", _text(key.account)))
+        facts.append(("Named", _name(key.account, 400)))
     facts.append(("Access", _list(flow.scopes) if flow.scopes else "what the provider grants by default"))
     rows = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts)
     body = (
         f"<p>The agent <strong>{_text(flow.agent)}</strong> asks to act on your {_text(provider)} account, "
-        f"as the user <strong>{_text(key.user)}</strong>.</p><dl>{rows}</dl>"
-        f"<p>Go on only if <strong>you</strong> are {_text(key.user)} and expected this. "
+        f"as the user <strong>{_name(key.user)}</strong>.</p><dl>{rows}</dl>"
+        f"<p>Go on only if <strong>you</strong> are {_name(key.user)} and expected this. "
         f"If somebody else sent you this link, close the page: what you connect here becomes theirs to use.</p>"
         f"{_form(form)}"
         f'<p class="note">You will be taken to {_text(provider)} to decide there. The agent never sees your '
@@ -196,6 +197,16 @@ def _list(items: Iterable[str]) -> str:
 
 def _text(value: str) -> str:
     return escape(value, quote=True)
+
+
+def _name(value: str, longest: int = 60) -> str:
+    """A name that an agent chose, set apart from our own words: quoted, so that it cannot go on as one of our
+    sentences, kept from turning the line's direction, and cut before it fills the page."""
+    plain = "".join(
+        "'" if c in '\N{LEFT DOUBLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}"' else c for c in value
+    )
+    cut = plain if len(plain) <= longest else plain[: longest - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return f"<bdi>&ldquo;{_text(cut)}&rdquo;</bdi>"
 
 
 def _page(title: str, body: str, *, tone: str = "") -> str:
