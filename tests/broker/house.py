@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,10 +16,13 @@ import aiohttp
 from authproxy.broker.endpoint import Endpoint
 from authproxy.broker.flows import Arrival, Flows
 from authproxy.broker.grants import Grants
+from authproxy.broker.keeper import Keeper
 from authproxy.broker.outcome import Failpoint, no_failpoint
 from authproxy.broker.refresh import Refresher
 from authproxy.broker.registrations import Registrations
+from authproxy.broker.revocation import Revocations
 from authproxy.broker.tokens import Tokens
+from authproxy.broker.webhooks import Webhooks
 from authproxy.core import config
 from authproxy.core.model import Caller, Connection, ConnectionKey, Environment, Flow, Usable
 from authproxy.core.secret import Secret
@@ -50,6 +54,11 @@ class Clock:
     def push(self, seconds: float) -> None:
         self.ahead += seconds
         self.steady_ahead += seconds
+
+    async def pass_by(self, seconds: float) -> None:
+        """A pause, over at once for whoever waits, and as long as it should be for everything that looks here."""
+        self.push(seconds)
+        await asyncio.sleep(0)
 
 
 def registration() -> Registration:
@@ -128,6 +137,28 @@ class Broker:
             link_for=self.flows.link_for,
             clock=self.clock.wall,
             tick=self.clock.steady,
+        )
+        self.keeper = Keeper(
+            self.vault,
+            self.registrations,
+            self.refresher,
+            lambda: self.settings,
+            changed=lambda key: self.tokens.forget_key(key),
+            clock=self.clock.wall,
+            tick=self.clock.steady,
+            pause=self.clock.pass_by,
+        )
+        self.webhooks = Webhooks(
+            self.vault,
+            self.endpoint,
+            self.settings.webhooks,
+            environment=self.settings.environment,
+            metrics=self.metrics,
+            clock=self.clock.wall,
+            jitter=lambda: 0.5,
+        )
+        self.revocations = Revocations(
+            self.vault, self.registrations, self.endpoint, clock=self.clock.wall, jitter=lambda: 0.5
         )
         self.grants = Grants(
             self.vault,
