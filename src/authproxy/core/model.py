@@ -202,6 +202,8 @@ class Caller:
         """Whether this caller may act for `user`."""
         if self.bound_user is not None and user != self.bound_user:
             return False
+        if "*" in self.may_act_for:
+            return True
         return any(p == user or (p.endswith("*") and user.startswith(p[:-1])) for p in self.may_act_for)
 
 

@@ -127,10 +127,10 @@ async def relay(reply: Reply, answer: Answer, peeked: bytes, route: Route, needl
     if route.reflected == "pass":
         needles = ()
     lines, reason = head_lines(reply, answer, route, needles)
-    sieve = _sieve(answer.fields, needles, route, reply.max_scrub)
-    rewriter = _rewriter(reply, answer, route)
     first = peeked + answer.take()
     whole = answer.ended
+    sieve = _sieve(answer.fields, needles, route, reply.max_scrub, first if whole else None)
+    rewriter = _rewriter(reply, answer, route)
     if sieve is not None:
         first = sieve.feed(first, last=whole)
     if rewriter is not None:
@@ -207,19 +207,20 @@ def _rewriter(reply: Reply, answer: Answer, route: Route) -> Rewriter | None:
 
 def _scrubbed(fields: Fields, needles: Sequence[bytes], *, block: bool) -> Fields:
     """The fields without the token; usually they never had it, and one search over all of them says so."""
-    whole = b"\n".join([value for _, value in fields])
-    for needle in needles:
-        if needle in whole:
-            break
-    else:
+    if not _holds(b"\n".join([value for _, value in fields]), needles):
         return fields
     if block:
         raise reflected()
     return [(name, scrubbed_value(value, needles)) for name, value in fields]
 
 
-def _sieve(fields: Fields, needles: Sequence[bytes], route: Route, limit: int) -> Scrubber | Watcher | None:
-    """What looks through the body: text as it is, gzip and deflate decoded beside it, all else not at all."""
+def _sieve(
+    fields: Fields, needles: Sequence[bytes], route: Route, limit: int, body: bytes | None
+) -> Scrubber | Watcher | None:
+    """What looks through the body: text as it is, gzip and deflate decoded beside it, all else not at all.
+
+    `body` is the whole of it where it is here already: plain text that does not hold the token needs no sieve.
+    """
     if not needles or not limit:
         return None
     if not is_text(b"".join(values_of(fields, b"content-type")[:1]).decode("latin-1")):
@@ -227,9 +228,16 @@ def _sieve(fields: Fields, needles: Sequence[bytes], route: Route, limit: int) -
     coding = b",".join(values_of(fields, b"content-encoding")).strip().lower()
     if coding in (b"gzip", b"x-gzip", b"deflate"):
         return Watcher(needles, limit)
-    return (
-        Scrubber(needles, limit, block=route.reflected == "block") if coding in (b"", b"identity") else None
-    )
+    if coding not in (b"", b"identity") or (body is not None and not _holds(body, needles)):
+        return None
+    return Scrubber(needles, limit, block=route.reflected == "block")
+
+
+def _holds(data: bytes, needles: Sequence[bytes]) -> bool:
+    for needle in needles:  # noqa: SIM110 - a generator costs as much as the search
+        if needle in data:
+            return True
+    return False
 
 
 def _frame(reply: Reply, answer: Answer, lines: list[bytes], rewritten: int | None) -> bool:

@@ -269,6 +269,8 @@ class Listener(web.Server):
             self._sweeper.cancel()
         # A tunnel ends only when its parties wish: it lives as long as there is anything else to wait for.
         plain = [one for one in self.connections if not (isinstance(one, Client) and one.tunnelling)]
+        for one in plain:
+            one.close()  # an idle connection has nothing to wait for, and would be waited for all the same
         await asyncio.gather(*(one.shutdown(timeout) for one in plain))
         for one in self.connections:
             if isinstance(one, Client):
