@@ -123,7 +123,7 @@ async def _rehearse(args: argparse.Namespace, scenes: Sequence[Scene]) -> int:
 
 def _ground(args: argparse.Namespace) -> AbstractAsyncContextManager[Ground]:
     from authproxy.cli.configuration import load
-    from authproxy.rehearsal import embedded, standing
+    from authproxy.rehearsal import embedded_ground, standing_ground
     from authproxy.sandbox import SwitchError, Switches, position
 
     given = [name for name in _STANDING if getattr(args, name) is not None]
@@ -133,13 +133,13 @@ def _ground(args: argparse.Namespace) -> AbstractAsyncContextManager[Ground]:
             Switches().update(switches)
         except SwitchError as error:
             raise Stop(str(error)) from None
-        return embedded(switches)
+        return embedded_ground(switches)
     if args.switches:
         raise Stop("--set is for the embedded sandbox: start your own with `authproxy sandbox --set …`")
     if args.config is None or args.route is None:
         raise Stop(f"--{given[0]} means a proxy that is running: say --config and --route as well")
     config = load(args).config
-    return standing(
+    return standing_ground(
         config,
         provider=args.provider,
         route=args.route,

@@ -117,7 +117,7 @@ class _Replicas:
 
 
 @asynccontextmanager
-async def embedded(switches: Mapping[str, Any]) -> AsyncIterator[Ground]:
+async def embedded_ground(switches: Mapping[str, Any]) -> AsyncIterator[Ground]:
     """Starts everything and ends it. `switches` is the position that the sandbox starts with. Raises Trouble, or
     SwitchError for a switch that does not exist."""
     async with AsyncExitStack() as stack:

@@ -18,7 +18,7 @@ _API = b"/api"
 
 
 @asynccontextmanager
-async def standing(
+async def standing_ground(
     config: Config,
     *,
     provider: str | None,
