@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import secrets
 import socket
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import structlog
 from aiohttp import web
@@ -29,9 +27,10 @@ from authproxy.control.connections import Connections
 from authproxy.control.consent import Consent
 from authproxy.control.panel import Control
 from authproxy.control.trail import Audit
+from authproxy.core.address import Address
 from authproxy.core.config import CallerChoice, Config
 from authproxy.core.errors import ConnectionRequired, ProviderMisconfigured, StoreUnavailable
-from authproxy.core.model import State, Usable
+from authproxy.core.model import DEFAULT_TENANT, Event, State, Usable
 from authproxy.core.routes import RouteTable
 from authproxy.egress import EgressGuard, GuardedResolver
 from authproxy.faces.api import Api
@@ -42,55 +41,23 @@ from authproxy.faces.listener import Runner
 from authproxy.faces.unix import inode_of, remove, unix_socket
 from authproxy.metrics import Metrics
 from authproxy.store.audit import Trail
-from authproxy.store.keys import load_keyring
+from authproxy.store.keys import keys_file, load_keyring
+from authproxy.store.keywatch import KeyWatch
 from authproxy.store.sqlite import sqlite_path
 from authproxy.store.vault import Vault
 
 if TYPE_CHECKING:
     from authproxy.proxy.authority import Authority
+    from authproxy.proxy.current import Current
     from authproxy.proxy.place import Place
-    from authproxy.proxy.walk import Walk
+    from authproxy.proxy.plane import Plane
+
+__all__ = ["Address", "App"]
 
 log = structlog.get_logger()
 
 SWEEP = 60.0
 """Seconds between two looks for flows that are over time."""
-
-
-class Address(NamedTuple):
-    """Where a listener is: `host:port`, or the path of a unix socket (`unix:/path`)."""
-
-    host: str
-    port: int
-    path: str | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> Address:
-        """Raises ValueError with what would be right."""
-        if text.startswith("unix:"):
-            if not text[5:].startswith("/"):
-                raise ValueError(f"{text!r}: write unix:/absolute/path")
-            return cls("", 0, text[5:])
-        host, colon, port = text.rpartition(":")
-        host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
-        if not colon or not host or not port.isdigit() or int(port) > 65535:
-            raise ValueError(f"{text!r}: write HOST:PORT, such as 127.0.0.1:8700")
-        return cls(host, int(port))
-
-    @property
-    def is_local(self) -> bool:
-        """Whether only this machine can reach it."""
-        if self.path is not None or self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
-
-    def __str__(self) -> str:
-        if self.path is not None:
-            return f"unix:{self.path}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class App:
@@ -159,6 +126,9 @@ class App:
         self._stack = AsyncExitStack()
         self._control_face: Api | None = None
         self.own: set[tuple[str, int]] = set()
+        self.keywatch: KeyWatch | None = None
+        self._plane: Plane | None = None
+        self._knowing: asyncio.Task[None] | None = None
         self._authority: Authority | None = None
         self._authority_lock = asyncio.Lock()
 
@@ -186,6 +156,8 @@ class App:
         except BaseException:
             await vault.close()
             raise
+        if keyring.kept:
+            app.keywatch = KeyWatch(vault, keyring, keys_file(environ, path), told=app.note)
         # Last in, first out: what stands at the top here is closed last (DESIGN 4.8).
         app._stack.push_async_callback(vault.close)
         app._stack.push_async_callback(app.endpoint.close)
@@ -206,8 +178,10 @@ class App:
         await self.trail.start()
         if self.agent_keys is not None:
             await self.agent_keys.refresh()
-            self._keep(self.agent_keys.run())
+            self._knowing = self._task(self.agent_keys.run())
         self._keep(self._sweep())
+        if self.keywatch is not None:
+            self._keep(self.keywatch.run())
         self._stack.push_async_callback(self.background.close)
         self.background.start()
         self.metrics.reload_success.set(1)
@@ -247,49 +221,34 @@ class App:
     async def listen_data(self, address: Address) -> int:
         """Serve the data plane, there and where routes have listeners of their own; returns the port bound there."""
         from authproxy.proxy.place import Place
-        from authproxy.proxy.record import request_ids
-        from authproxy.proxy.tunnel import Tunnels
-        from authproxy.proxy.upstream import Upstream
-        from authproxy.proxy.walk import Walk
+        from authproxy.proxy.plane import Plane
 
-        upstream = Upstream(self.guard, limits=self.config.limits, timeouts=self.config.timeouts)
-        self._stack.push_async_callback(upstream.close)
-
-        def own() -> frozenset[tuple[str, int]]:
-            return frozenset(self.own)
-
-        # --- The data plane is put together here, and nowhere else.
-        walk = Walk(
+        self._plane = Plane(
             self.config,
-            desk=self.desk,
-            routes=self.routes,
+            self.desk,
+            self.routes,
             providers=self.registrations,
             tokens=self.tokens,
             trail=self.trail,
-            upstream=upstream,
             metrics=self.metrics,
-            tunnels=Tunnels(
-                self.config,
-                routes=self.routes,
-                authority=self.authority,
-                guard=self.guard,
-                own_authorities=own,
-            ),
+            guard=self.guard,
+            authority=self.authority,
             standing=self._standing,
-            own_authorities=own,
-            new_id=request_ids(secrets.token_hex(10)),
+            own_authorities=lambda: frozenset(self.own),
             clock=self.clock,
         )
+        self._stack.push_async_callback(self._plane.close)
+        current = self._plane.current
         for name, choice in self.config.routes.items():
             if choice.listen is not None:
                 place = Place(route=self.routes.get(name), secure=choice.tls)
-                await self._listen_data(walk, Address.parse(choice.listen), place)
-        return await self._listen_data(walk, address, Place(secure=self.config.listener.tls))
+                await self._listen_data(current, Address.parse(choice.listen), place)
+        return await self._listen_data(current, address, Place(secure=self.config.listener.tls))
 
-    async def _listen_data(self, walk: Walk, address: Address, place: Place) -> int:
+    async def _listen_data(self, current: Current, address: Address, place: Place) -> int:
         from authproxy.proxy.server import Listener
 
-        listener = Listener(walk, self.config.limits, self.config.timeouts, place)
+        listener = Listener(current, self.config.limits, self.config.timeouts, place)
         loop = asyncio.get_running_loop()
         secured: dict[str, Any] = {}
         if place.secure:
@@ -322,6 +281,43 @@ class App:
         """The hosts that the local authority may speak for: those of routes, and those of listeners."""
         return self.routes.https_names().union(self.config.listener.names)
 
+    def may_certify(self, config: Config) -> bool:
+        """Whether the local authority stays as it is, or no listener's certificate is of it."""
+        names = RouteTable.build(config).https_names().union(config.listener.names)
+        secure = config.listener.tls or any(one.listen and one.tls for one in config.routes.values())
+        return not secure or names == self.certified_names()
+
+    async def take(self, config: Config) -> None:
+        """Replace the configuration as a whole: what can fail comes first, and then nothing waits until all is
+        swapped. Requests under way stay with what they began with. Raises StoreUnavailable, and nothing changed."""
+        before, known, desk = self.config, self.agent_keys, self.desk
+        routes = RouteTable.build(config)
+        if config.identity.callers != before.identity.callers:
+            self.agent_keys = None
+            desk = Desk([self._kind(choice) for choice in config.identity.callers])
+            fresh, self.agent_keys = self.agent_keys, known
+            if fresh is not None:
+                await fresh.refresh()
+            known = fresh
+        if known is not self.agent_keys:
+            if self._knowing is not None:
+                self._knowing.cancel()
+            self._knowing = None if known is None else self._task(known.run())
+        certified = self.certified_names()
+        self.config, self.routes, self.desk, self.agent_keys = config, routes, desk, known
+        if certified != self.certified_names():
+            self._authority = None  # another root, as after a restart: agents must be given it
+        if config.providers != before.providers:
+            self.registrations.replace(config.providers)
+            self.tokens.forget_all()
+        if config.egress != before.egress:
+            self.guard.allow_only(config.egress.allow)
+        self.control.consent = self._consent()
+        if self._control_face is not None:
+            self._control_face.recognise_by(desk)
+        if self._plane is not None:
+            self._plane.take(config, desk, routes, redial=config.egress != before.egress)
+
     async def close(self) -> None:
         """Stop accepting, drain requests, drain refreshes, flush the trail, close the store."""
         self.control.draining = True
@@ -329,6 +325,10 @@ class App:
         if self._control_face is not None:
             self._control_face.close()
         await self._stack.aclose()
+
+    async def note(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Put something about this installation as a whole into the trail."""
+        await self.vault.note([Event(kind, int(self.clock()), DEFAULT_TENANT, data=data)])
 
     # --- parts
 
@@ -348,13 +348,16 @@ class App:
         if self.agent_keys is not None:
             await self.agent_keys.refresh()
 
-    def _control(self) -> Control:
+    def _consent(self) -> Consent:
         scopes: dict[str, tuple[str, ...]] = {}
         for route in self.routes:
             known = scopes.get(route.provider, ())
             scopes[route.provider] = tuple(dict.fromkeys([*known, *route.scopes]))
+        return Consent(self.flows, self.vault, self.registrations, route_scopes=scopes)
+
+    def _control(self) -> Control:
         return Control(
-            consent=Consent(self.flows, self.vault, self.registrations, route_scopes=scopes),
+            consent=self._consent(),
             connections=Connections(self.vault, self.grants, clock=self.clock),
             agents=Agents(self.vault, changed=self._agents_changed, clock=self.clock),
             audit=Audit(self.vault, self.trail),
@@ -372,6 +375,9 @@ class App:
             return False
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        _ = self._task(work)
+
+    def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         task.add_done_callback(_ended)
 
@@ -380,6 +386,7 @@ class App:
             await asyncio.wait([task])
 
         self._stack.push_async_callback(end)
+        return task
 
     async def _sweep(self) -> None:
         while True:

@@ -220,6 +220,11 @@ class EgressGuard:
         self._cache: dict[tuple[str, int], tuple[float, tuple[Address, ...]]] = {}
         self._own_ports: frozenset[int] = frozenset()
 
+    def allow_only(self, allow: Sequence[str]) -> None:
+        """Take over another `egress.allow`; what was looked up under the old one is forgotten."""
+        self._allow = tuple(read_entry(text) for text in allow)
+        self._cache.clear()
+
     def own(self, ports: Sequence[int]) -> None:
         """Our own listeners' ports: never dialled on this host, so that a route cannot lead back into us."""
         self._own_ports = frozenset(ports)

@@ -16,6 +16,7 @@ from authproxy.cli.settle import settle
 
 if TYPE_CHECKING:
     from authproxy.app import Address, App
+    from authproxy.cli.reload import Reloader
     from authproxy.core.config import Config
     from authproxy.core.strict import Reading
 
@@ -23,6 +24,12 @@ _LEVELS = ("debug", "info", "warning", "error")
 
 
 def arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
+    parser.description = (
+        "Run the proxy and its control plane. SIGHUP reads the configuration again, with the files that it names for "
+        "secrets: it is taken over as a whole, or refused with every fault in the log. What is in the environment, "
+        "listeners, limits, timeouts, refresh, audit, webhooks and the store change with a restart only. A changed "
+        "key file is taken over by itself, within seconds. SIGTERM drains and ends."
+    )
     store_options(parser, environ)
     option(
         parser,
@@ -74,15 +81,7 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise Stop(str(error)) from None
     reading = load(args)
-    _demand_callers(
-        f"--listen {listen}", listen, reading.config, plain=not reading.config.listener.tls, args=args
-    )
-    for name, choice in reading.config.routes.items():
-        if choice.listen is not None:
-            where = f"routes.{name}.listen {choice.listen}"
-            _demand_callers(
-                where, Address.parse(choice.listen), reading.config, plain=not choice.tls, args=args
-            )
+    _demand_safe(reading.config, listen, args)
     if args.expect_data:
         demand_store(args.store)
     return run_loop(_serve(args, reading, listen, control))
@@ -92,10 +91,12 @@ async def _serve(args: argparse.Namespace, reading: Reading, listen: Address, co
     import structlog
 
     from authproxy.app import App
+    from authproxy.cli.reload import Reloader
 
     log = structlog.get_logger()
     config = reading.config
-    stop = _told_to_stop()
+    again = asyncio.Event()
+    stop = _told_to_stop(again)
     log.info("starting", version=__version__, environment=str(config.environment), config=args.config)
     for fault in reading.warnings:
         log.warning(
@@ -132,17 +133,20 @@ async def _serve(args: argparse.Namespace, reading: Reading, listen: Address, co
             routes=[route.name for route in app.routes],
         )
         settle()
-        await stop.wait()
+        reloader = Reloader(
+            app, args.config, args.environment, check=lambda config: _demand_safe(config, listen, args)
+        )
+        await _until(stop, again, reloader, app)
         log.info("stopping")
     log.info("stopped")
     return DONE
 
 
 async def _listen(app: App, listen: Address, control: Address) -> None:
-    """The control plane first: its probes tell when the data plane is there as well."""
+    """The data plane first: when the control plane's /readyz answers, both are there (J08)."""
     for name, address, start in (
-        ("--control", control, app.listen_control),
         ("--listen", listen, app.listen_data),
+        ("--control", control, app.listen_control),
     ):
         try:
             await start(address)
@@ -151,12 +155,39 @@ async def _listen(app: App, listen: Address, control: Address) -> None:
             raise Stop(f"{name} {address} cannot be listened on: {reason}", code=NOT_WELL) from None
 
 
-def _told_to_stop() -> asyncio.Event:
+async def _until(stop: asyncio.Event, again: asyncio.Event, reloader: Reloader, app: App) -> None:
+    """Read configuration and keys again whenever that is asked for, until told to stop."""
+    told = asyncio.create_task(stop.wait())
+    while not stop.is_set():
+        asked = asyncio.create_task(again.wait())
+        await asyncio.wait([told, asked], return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        if again.is_set() and not stop.is_set():
+            again.clear()
+            if app.keywatch is not None:
+                app.keywatch.wake()
+            await reloader.reload()
+
+
+def _told_to_stop(again: asyncio.Event) -> asyncio.Event:
+    """Set by SIGTERM and SIGINT; `again` is set by SIGHUP."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, again.set)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     return stop
+
+
+def _demand_safe(config: Config, listen: Address, args: argparse.Namespace) -> None:
+    """Raises Stop where this configuration would leave a listener open."""
+    from authproxy.app import Address
+
+    _demand_callers(f"--listen {listen}", listen, config, plain=not config.listener.tls, args=args)
+    for name, choice in config.routes.items():
+        if choice.listen is not None:
+            where = f"routes.{name}.listen {choice.listen}"
+            _demand_callers(where, Address.parse(choice.listen), config, plain=not choice.tls, args=args)
 
 
 def _demand_callers(

@@ -9,28 +9,22 @@ from typing import Self
 from authproxy.core.errors import KeyMissing, StoreUnavailable
 from authproxy.core.model import ConnectionKey, Environment, Event
 from authproxy.store.agents import Agents
-from authproxy.store.base import Backend, Check, Row, Transaction
+from authproxy.store.base import Backend, Check, Transaction
 from authproxy.store.claims import Claims
 from authproxy.store.connections import Connections
-from authproxy.store.connections import cell_name as connection_cell
 from authproxy.store.deliveries import Deliveries
 from authproxy.store.events import timeline, write_events
 from authproxy.store.flows import Flows
-from authproxy.store.flows import cell_name as flow_cell
 from authproxy.store.kept import Keepsakes
 from authproxy.store.lease import Intent, Leased, take_lease
 from authproxy.store.revocations import Revocations
-from authproxy.store.revocations import cell_name as revocation_cell
-from authproxy.store.schema import SEALED
-from authproxy.store.sealing import CellName, Keyring, Safe
+from authproxy.store.rotation import Rotation
+from authproxy.store.sealing import Keyring, Safe
 from authproxy.store.sqlite import SqliteBackend, sqlite_path
-from authproxy.store.stamp import cell_name as meta_cell
 from authproxy.store.stamp import check_stamp, open_safe
 from authproxy.store.upkeep import Upkeep
 
 __all__ = ["Intent", "Leased", "Vault", "open_backend"]
-
-_STALE = "{0} IS NOT NULL AND substr({0}, 1, ?) <> ?"
 
 
 async def open_backend(url: str, *, may_change: Check | None = None) -> Backend:
@@ -49,7 +43,7 @@ def _is_postgres(url: str) -> bool:
     return url.startswith(("postgresql:", "postgres:"))
 
 
-class Vault(Connections, Flows, Agents, Keepsakes, Claims, Upkeep, Deliveries, Revocations):
+class Vault(Connections, Flows, Agents, Keepsakes, Claims, Upkeep, Deliveries, Revocations, Rotation):
     """One open store.
 
     Reads tell three answers apart: a value, None for what definitely is not there, and StoreUnavailable or
@@ -94,11 +88,6 @@ class Vault(Connections, Flows, Agents, Keepsakes, Claims, Upkeep, Deliveries, R
         """Ends what is queued and closes the store."""
         await self.backend.close()
 
-    @property
-    def keyring(self) -> Keyring:
-        """The keys that this store was opened with."""
-        return self._safe.keyring
-
     def mark(self, purpose: str, text: str) -> str:
         """A keyed mark over public text that only a holder of the store's key can make (the trail's seals)."""
         return self._safe.mark(purpose, text)
@@ -121,51 +110,3 @@ class Vault(Connections, Flows, Agents, Keepsakes, Claims, Upkeep, Deliveries, R
             await write_events(tx, events)
 
         await self.backend.write(work)
-
-    async def reseal(self, limit: int = 100) -> int:
-        """Seals up to `limit` cells under the newest key; returns how many others are left under older ones.
-
-        A cell is only replaced if it is still the one that was read, so refreshes may commit meanwhile. Cells
-        that cannot be opened are left as they are and stay in the count (E02, E03).
-        """
-        done = 0
-        for table, column in SEALED:
-            key, after = ("name" if table == "meta" else "id"), ""
-            while done < limit:
-                sql = f"SELECT * FROM {table} WHERE {_STALE.format(column)} AND {key} > ? ORDER BY {key} LIMIT 100"  # noqa: S608
-                rows = await self.backend.read(sql, *self._stale, after)
-                if not rows:
-                    break
-                for row in rows[: limit - done]:
-                    after = row[key]
-                    done += await self._reseal_cell(table, column, key, row)
-        return await self.stale_cells()
-
-    async def stale_cells(self) -> int:
-        """How many cells are sealed under another key than the newest."""
-        left = 0
-        for table, column in SEALED:
-            sql = f"SELECT count(*) AS n FROM {table} WHERE {_STALE.format(column)}"  # noqa: S608
-            left += (await self.backend.read(sql, *self._stale))[0]["n"]
-        return left
-
-    @property
-    def _stale(self) -> tuple[int, bytes]:
-        return len(self.keyring.newest_prefix), self.keyring.newest_prefix
-
-    async def _reseal_cell(self, table: str, column: str, key: str, row: Row) -> int:
-        name: CellName = meta_cell(self.environment, row["name"])[1:] if table == "meta" else ()
-        if table in ("connections", "flows"):
-            name = connection_cell(row, column) if table == "connections" else flow_cell(row, column)
-        if table == "revocations":
-            name = revocation_cell(row)
-        try:
-            cell = self._safe.reseal(row[column], name)
-        except KeyMissing:
-            return 0
-
-        async def work(tx: Transaction) -> int:
-            sql = f"UPDATE {table} SET {column} = ? WHERE {key} = ? AND {column} = ? RETURNING {key}"  # noqa: S608
-            return len(await tx.run(sql, cell, row[key], row[column]))
-
-        return await self.backend.write(work)
