@@ -188,28 +188,28 @@ class PostgresBackend:
             raise StoreUnavailable("the store is closed", reason="closed")
         with _rim():
             connection = await self._pool.acquire(timeout=_CONNECT)
+        committing = False
         try:
-            await self._begin(connection, begin)
+            with _rim():
+                await connection.execute(begin)
             yield _Transaction(connection, self._in_dialect)
+            committing = True
             with _rim():
                 ended = await connection.execute("COMMIT")
             if ended != "COMMIT":
                 raise StoreUnavailable("the transaction had failed before its end", reason="fault")
+        except StoreUnavailable as error:
+            await _roll_back(connection)
+            if committing or error.reason != "connection":
+                raise
+            # Whatever had been run is rolled back. The pool's other connections will have ended as well.
+            await self._pool.expire_connections()
+            raise StoreUnavailable("the connection to the store has ended", reason="stale") from error
         except BaseException:
             await _roll_back(connection)
             raise
         finally:
             await self._pool.release(connection)
-
-    async def _begin(self, connection: Any, begin: str) -> None:
-        try:
-            await connection.execute(begin)
-        except _FAULTS as error:
-            if not _gone(connection):
-                raise _translated(_reason(error)) from error
-            # Ended while it lay in the pool, as all the others will have been; nothing was asked of it yet.
-            await self._pool.expire_connections()
-            raise StoreUnavailable("the connection to the store had ended", reason="stale") from error
 
     async def describe(self) -> Mapping[str, str | int]:
         (row,) = await self.read("SELECT pg_database_size(current_database()) AS bytes")
@@ -352,4 +352,5 @@ def _reason(error: BaseException) -> str:
         return _REASONS.get(state) or _REASONS.get(state[:2], "fault")
     if isinstance(error, TimeoutError):
         return "slow"
-    return "connection" if isinstance(error, OSError | asyncpg.InterfaceError) else "fault"
+    # InternalClientError is what the driver says when a connection ends between a question's two halves.
+    return "connection"
