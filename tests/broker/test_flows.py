@@ -461,6 +461,18 @@ async def test_a_thousand_refusals_write_one_row(house: House) -> None:
     assert len(links) == 1, "handed out again without a look at the store"
 
 
+@pytest.mark.scenario("B16", "H05")
+async def test_a_clock_set_back_does_not_keep_a_dead_link(house: House) -> None:
+    broker = await house.broker()
+    link = await broker.flows.link_for(key_of(), ("read",), "worker")
+    flow_id = link.rsplit("/", 1)[1]
+    assert (
+        await broker.vault.move_flow(flow_id, expect=FlowStatus.NOT_STARTED, to=FlowStatus.DENIED) is not None
+    )
+    house.clock.ahead -= 86400
+    assert await broker.flows.link_for(key_of(), ("read",), "worker") != link
+
+
 @pytest.mark.scenario("H06")
 async def test_agents_with_different_needs_end_on_one_link(house: House) -> None:
     broker = await house.broker()

@@ -482,6 +482,23 @@ async def test_what_may_pass_changes_only_counters(house: House, fault: dict[str
     assert (await broker.token()).generation == 2
 
 
+@pytest.mark.scenario("B16")
+async def test_a_clock_set_back_does_not_put_the_next_try_off(house: House) -> None:
+    broker = await house.broker()
+    await house.connect(broker)
+    house.sandbox.switches.update({"status": 500, "error": "server_error"})
+    house.clock.push(HOUR)
+    with pytest.raises(ProviderUnavailable):
+        await broker.token()
+    house.sandbox.reset()
+    house.clock.push(70)
+    house.clock.ahead -= 24 * HOUR
+    usable = await broker.token()  # good by this clock, though not by the provider's
+    newer = await broker.tokens.renew(key_of(), usable, agent="worker")
+    assert newer is not None
+    assert newer.generation == 2
+
+
 @pytest.mark.scenario("B10")
 @pytest.mark.parametrize(
     ("said", "wait"), [("40", 40), ("absurd", 1), ("1000000000", 3600), ("-5", 1), (None, 1)]

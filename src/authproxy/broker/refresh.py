@@ -105,6 +105,11 @@ class Refresher:
         """Whether a request waits for a token of this provider: then what can wait lets it go first (A28)."""
         return self._waiting[provider] > 0
 
+    @property
+    def _longest_wait(self) -> float:
+        """A next try further off than this can only come from a clock that was set back, and does not hold (B16)."""
+        return max(LONGEST_WAIT, self._settings.backoff_max) + 1.0
+
     async def drain(self, seconds: float) -> int:
         """Begin nothing new, end what runs, save what is held. How many rotations could not be saved."""
         began = self._tick()
@@ -167,7 +172,7 @@ class Refresher:
             return Fresh(connection, tokens.access_token)
         if attempt.client.client_id != connection.client_id:
             return await self._settlement.foreign(attempt)
-        if connection.retry_at is not None and connection.retry_at > now:
+        if connection.retry_at is not None and 0 < connection.retry_at - now <= self._longest_wait:
             return Later(connection.last_error or "backing_off", math.ceil(connection.retry_at - now))
         if (hold := self._breaker.hold(attempt.provider.id, attempt.client)) is not None:
             return _held_back(hold)
