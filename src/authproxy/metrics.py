@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 _FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
@@ -27,6 +28,72 @@ class _Connections(Collector):
         yield family
 
 
+class _Times:
+    """One histogram's numbers."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(self.bounds, seconds)] += 1
+        self.total += seconds
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Each bound with how many were at most that long."""
+        found, sofar = [], 0
+        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
+            sofar += count
+            found.append((bound, float(sofar)))
+        return found
+
+
+class _Requests(Collector):
+    """Requests by ending, and their times by route.
+
+    Plain numbers, for they are counted with every request and in one thread: the library's series take a lock for
+    each, and cost more than the rest of a request's record.
+    """
+
+    def __init__(self) -> None:
+        self._endings: dict[tuple[str, str, str, str], int] = {}
+        self._times: dict[str, tuple[_Times, _Times]] = {}
+
+    def count(self, ending: tuple[str, str, str, str], seconds: float, overhead: float) -> None:
+        self._endings[ending] = self._endings.get(ending, 0) + 1
+        times = self._times.get(ending[0])
+        if times is None:
+            times = self._times[ending[0]] = (_Times(_SLOW), _Times(_FAST))
+        times[0].observe(seconds)
+        times[1].observe(overhead)
+
+    def collect(self) -> Iterable[Metric]:
+        requests = CounterMetricFamily(
+            "authproxy_requests",
+            "Requests on the data plane, by ending.",
+            labels=("route", "method", "status", "code"),
+        )
+        for ending, count in self._endings.items():
+            requests.add_metric(ending, count)
+        yield requests
+        for index, (name, says) in enumerate(
+            (
+                ("authproxy_request_seconds", "From the request's head to the last byte."),
+                (
+                    "authproxy_overhead_seconds",
+                    "authproxy's own time in a request, the upstream's excluded.",
+                ),
+            )
+        ):
+            family = HistogramMetricFamily(name, says, labels=("route",))
+            for route, both in self._times.items():
+                family.add_metric((route,), both[index].buckets(), both[index].total)
+            yield family
+
+
 class Metrics:
     """One registry per process part, so that two proxies in one process do not share numbers."""
 
@@ -35,26 +102,8 @@ class Metrics:
         r = self.registry
         self._connections = _Connections()
         r.register(self._connections)
-        self.requests = Counter(
-            "authproxy_requests",
-            "Requests on the data plane, by ending.",
-            ("route", "method", "status", "code"),
-            registry=r,
-        )
-        self.request_seconds = Histogram(
-            "authproxy_request_seconds",
-            "From the request's head to the last byte.",
-            ("route",),
-            buckets=_SLOW,
-            registry=r,
-        )
-        self.overhead_seconds = Histogram(
-            "authproxy_overhead_seconds",
-            "authproxy's own time in a request, the upstream's excluded.",
-            ("route",),
-            buckets=_FAST,
-            registry=r,
-        )
+        self._requests = _Requests()
+        r.register(self._requests)
         self.refreshes = Counter(
             "authproxy_refresh",
             "Token refreshes, by outcome and reason.",
@@ -124,8 +173,6 @@ class Metrics:
             "Disconnected grants that the provider has not revoked yet.",
             registry=r,
         )
-        self._endings: dict[tuple[str, str, str, str], Counter] = {}
-        self._times: dict[str, tuple[Histogram, Histogram]] = {}
         self.audit_queue = Gauge("authproxy_audit_queue", "Audit records waiting for the disk.", registry=r)
         self.reload_success = Gauge(
             "authproxy_config_last_reload_success",
@@ -134,22 +181,8 @@ class Metrics:
         )
 
     def request_ended(self, ending: tuple[str, str, str, str], seconds: float, overhead: float) -> None:
-        """Count one request: (route, method, status, code), its time and our own part of it.
-
-        The series are looked up by one hash each: `labels()` costs as much as the rest of the record.
-        """
-        count = self._endings.get(ending)
-        if count is None:
-            count = self._endings[ending] = self.requests.labels(*ending)
-        count.inc()
-        times = self._times.get(ending[0])
-        if times is None:
-            times = self._times[ending[0]] = (
-                self.request_seconds.labels(ending[0]),
-                self.overhead_seconds.labels(ending[0]),
-            )
-        times[0].observe(seconds)
-        times[1].observe(overhead)
+        """Count one request: (route, method, status, code), its time and our own part of it."""
+        self._requests.count(ending, seconds, overhead)
 
     def watch_audit(self, waiting: Callable[[], int]) -> None:
         """Read the audit queue's length from `waiting` at each scrape."""

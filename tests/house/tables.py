@@ -41,9 +41,7 @@ def _metrics() -> str:
     }
     for family in metrics.registry.collect():
         name = family.name + ("_total" if family.type == "counter" else "")
-        shown = labels.get(family.name) or (
-            "provider, state" if family.samples and family.samples[0].labels else ""
-        )
+        shown = ", ".join(getattr(family, "_labelnames", ())) or labels.get(family.name)
         rows.append(f"| `{name}` | {shown or '-'} | {family.documentation} |")
     return "\n".join(rows)
 
