@@ -1,6 +1,10 @@
 """A request's body is streamed once and kept within bounds."""
 
+import asyncio
+import resource
+import signal
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import pytest
 
@@ -88,4 +92,60 @@ async def test_a_length_over_the_bound_is_never_kept() -> None:
     body = Body(reading(PIECES), budget, keep=1000, memory=1000, limit=0, length=2100)
     assert not body.replayable
     await everything(body)
+    assert budget.used == 0
+
+
+@pytest.mark.scenario("D01", "D02")
+@pytest.mark.parametrize("memory", [0, 2**20])
+async def test_a_sending_cut_off_while_the_disk_is_written_loses_nothing(memory: int) -> None:
+    pieces = [bytes([number]) * 2**20 for number in range(4)]
+    for steps in range(1, 5):
+        budget = SpoolBudget(2**30)
+        body = Body(reading(pieces), budget, keep=2**30, memory=memory, limit=0, length=None)
+        first = aiter(body)
+        for _ in range(memory // 2**20):
+            await anext(first)
+        sending = asyncio.ensure_future(cast("asyncio.Future[bytes]", anext(first)))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        sending.cancel()
+        await asyncio.wait((sending,))
+        assert body.replayable
+        assert await everything(body) == b"".join(pieces)
+        body.drop()
+        assert budget.used == 0
+
+
+async def test_what_is_dropped_while_the_disk_is_written_is_closed(recwarn: pytest.WarningsRecorder) -> None:
+    budget = SpoolBudget(2**30)
+    body = Body(reading([b"x" * 2**22]), budget, keep=2**30, memory=0, limit=0, length=None)
+    sending = asyncio.ensure_future(everything(body))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    sending.cancel()
+    body.drop()
+    await asyncio.wait((sending,))
+    assert budget.used == 0
+    del body, sending
+    assert not [one for one in recwarn if issubclass(one.category, ResourceWarning)]
+
+
+@pytest.fixture(name="full_disk")
+def _full_disk() -> Iterator[None]:
+    """No file of this process may grow over 1000 bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, ignored)
+
+
+@pytest.mark.scenario("D01")
+@pytest.mark.usefixtures("full_disk")
+async def test_a_full_disk_costs_the_replay_and_not_the_request() -> None:
+    budget = SpoolBudget(10_000)
+    body = Body(reading(PIECES), budget, keep=10_000, memory=0, limit=0, length=None)
+    assert await everything(body) == b"".join(PIECES)
+    assert not body.replayable
     assert budget.used == 0

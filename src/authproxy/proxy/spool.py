@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import IO
@@ -118,7 +119,33 @@ class Body:
         self._tail.append(piece)
         if self._kept > self._memory:
             tail, self._tail = b"".join(self._tail), []
-            self._file = await asyncio.to_thread(_append, self._file, tail)
+            await self._put_away(tail)
+
+    async def _put_away(self, tail: bytes) -> None:
+        """Move `tail` to the file. A disk that does not take it costs the replay and not the request.
+
+        Whoever is cancelled meanwhile waits all the same: no thread can be called back, and a replay that began
+        before it is done would lack these bytes.
+        """
+        file, self._file = (
+            self._file,
+            None,
+        )  # the thread's alone, so that drop() does not close it under its hands
+        writing = asyncio.ensure_future(asyncio.to_thread(_append, file, tail))
+        cancelled: asyncio.CancelledError | None = None
+        while not writing.done():
+            try:
+                await asyncio.wait((writing,))
+            except asyncio.CancelledError as error:
+                cancelled = error
+        try:
+            self._file = writing.result()
+        except OSError:
+            self.drop()
+        if self._keep < 0 and self._file is not None:  # dropped meanwhile
+            self.drop()
+        if cancelled is not None:
+            raise cancelled
 
     def drop(self) -> None:
         """Keep nothing from here on, and give the budget back. The end of every request comes here."""
@@ -127,16 +154,28 @@ class Body:
         self._kept = 0
         self._tail = []
         if self._file is not None:
-            self._file.close()
+            _close(self._file)
             self._file = None
 
 
 def _append(file: IO[bytes] | None, data: bytes) -> IO[bytes]:
     # TemporaryFile has no name on disk: nobody else can open it, and it is gone with the process.
     file = tempfile.TemporaryFile(prefix="authproxy-") if file is None else file  # noqa: SIM115 - closed by drop()
-    file.seek(0, 2)
-    file.write(data)
+    try:
+        file.seek(0, 2)
+        file.write(data)
+        file.flush()  # a full disk says so here, and not when somebody reads or closes
+    except OSError:
+        _close(file)
+        raise
     return file
+
+
+def _close(file: IO[bytes]) -> None:
+    with contextlib.suppress(
+        OSError
+    ):  # what could not be written is tried once more, and not wanted any more
+        file.close()
 
 
 def _read_at(file: IO[bytes], at: int) -> bytes:
