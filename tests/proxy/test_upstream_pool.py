@@ -8,6 +8,7 @@ import random
 import resource
 import socket
 import ssl
+import time
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,10 @@ import pytest
 from authproxy.core.config import Limits
 from authproxy.core.errors import EgressBlocked, Overloaded, UpstreamTimeout, UpstreamUnreachable
 from authproxy.egress import EgressGuard
+from authproxy.proxy.dial import client_context, dial
+from authproxy.proxy.pool import Pool
 from authproxy.proxy.upstream import Origin
-from tests.proxy.raw import Authority, Peer, answering
+from tests.proxy.raw import Authority, Peer, RawUpstream, answering
 from tests.proxy.way_out import WayOut, read_all, way_out
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -257,6 +260,27 @@ async def test_many_at_once_through_few_connections_all_end() -> None:
         assert all(body == b"ok" for _, body in bodies)
         assert out.upstream.open <= 3
         assert out.upstream.checked_out == 0
+
+
+@pytest.mark.scenario("G11")
+async def test_a_turn_given_up_in_the_very_moment_it_comes_is_nobodys() -> None:
+    async with RawUpstream(answering(OK)) as raw:
+        guard, origin = EgressGuard(["127.0.0.1"]), Origin("http", "127.0.0.1", raw.port)
+        pool = Pool(
+            Limits(max_upstream_connections=1),
+            keep_idle=5,
+            dial=lambda to, build: dial(to, guard, client_context(), build),
+            clock=time.monotonic,
+        )
+        connection = await pool.obtain(origin, "a", 5)
+        waiting = asyncio.create_task(pool.obtain(origin, "a", 5))
+        await settled(lambda: pool.waiting == 1)
+        waiting.cancel()  # and before its task has heard of that:
+        pool.release(connection, None)
+        await asyncio.wait((waiting,))
+        assert (pool.waiting, pool.idle, pool.open) == (0, 1, 1)
+        assert pool.take(origin, "a") is connection
+        await pool.close()
 
 
 @pytest.mark.scenario("G11")

@@ -182,6 +182,8 @@ class Pool:
         if keep <= 0 or self._closed:
             connection.discard()
             return
+        while lane.waiters and lane.waiters[0][1].done():
+            lane.waiters.popleft()  # given up just now, and not yet gone from the queue
         if lane.waiters:
             self._serve_waiter(lane, connection)
             return
