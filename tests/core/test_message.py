@@ -195,6 +195,9 @@ def test_exactly_one_user(values: list[bytes]) -> None:
 def test_a_user_is_kept_as_it_is() -> None:
     assert user_of([b" alice@example.com\t"], "X-User-ID") == "alice@example.com"
     assert user_of(["Ålice B".encode()], "X-User-ID") == "Ålice B"
+    for like_alice in ("ali\u200bce", "\u202ealice", "alice\ufeff", "ali\u00adce"):
+        with pytest.raises(UserMissing):
+            user_of([like_alice.encode()], "X-User-ID")
 
 
 @pytest.mark.scenario("F06", "G15")

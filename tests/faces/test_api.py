@@ -219,6 +219,10 @@ async def test_waits_end_when_the_process_does(start: Start) -> None:
         ({"user_id": "alice", "auth_requirement": {**WANT, "oauth2": {"scopes": ["a b"]}}}, "scope_invalid"),
         ({"user_id": ["alice"], "auth_requirement": WANT}, "user_id"),
         ({"user_id": "a\nb", "auth_requirement": WANT}, "user_id"),
+        ({"user_id": "ali\u202ece", "auth_requirement": WANT}, "user_id"),
+        ({"user_id": "alice,bob", "auth_requirement": WANT}, "value"),
+        ({"user_id": "a" * 257, "auth_requirement": WANT}, "value"),
+        ({"user_id": "alice", "account": "a" * 257, "auth_requirement": WANT}, "account"),
         ({"auth_requirement": WANT}, None),
     ],
 )

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from authproxy.core.errors import CallerUnknown
+from authproxy.core.message import NAME_RULE, is_name
 
 Listener = Literal["data", "control"]
 
@@ -88,6 +89,10 @@ def _from_proxy_authorization(value: bytes) -> Presented:
         if pair is None:
             raise CallerUnknown("Proxy-Authorization is not valid Basic", reason="malformed_credential")
         user, key = pair[0] or None, pair[1]
+        if user is not None and not is_name(user):
+            raise CallerUnknown(
+                f"The proxy URL's user name must be {NAME_RULE}", reason="malformed_credential"
+            )
         if key in ("", NO_KEY):  # http://alice@127.0.0.1:8700 names a user and shows no key
             return Presented(None, user)
     elif scheme.lower() != "bearer":

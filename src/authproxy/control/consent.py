@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from authproxy.broker.flows import Flows
 from authproxy.broker.registrations import Registrations
 from authproxy.core.errors import BadRequest, ConnectionRequired, NotFound, UserMissing, UserNotAllowed
+from authproxy.core.message import NAME_RULE, is_name
 from authproxy.core.model import Caller, Connection, ConnectionKey, Flow, FlowStatus, State
 from authproxy.store.vault import Vault
 
@@ -60,6 +61,8 @@ class Consent:
     ) -> Authorization:
         """The standing connection where it has the scopes, else a flow. Without scopes: those of the routes."""
         speak_for(caller, user)
+        if not is_name(account):
+            raise BadRequest(f"account must be {NAME_RULE}", reason="account")
         self._registrations.asked(provider)
         key = ConnectionKey(caller.tenant, user, provider, account)
         wanted = scopes or self._route_scopes.get(provider, ())
@@ -142,6 +145,8 @@ def speak_for(caller: Caller, user: str) -> None:
     """Refuses a user whom this caller may not act for."""
     if not user:
         raise UserMissing("No user is named")
+    if not is_name(user):
+        raise UserMissing(f"A user's name must be {NAME_RULE}", reason="value")
     if not caller.allowed(user):
         raise UserNotAllowed(f"{caller.agent} may not act for this user", user=user)
 

@@ -42,6 +42,7 @@ _TOKEN_LIST = re.compile(rb"[\t ]*,[\t ,]*")
 _USER = re.compile(r"[^\x00-\x20\x7f,](?:[^\x00-\x1f\x7f,]*[^\x00-\x20\x7f,])?")
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 MAX_USER = 256
+NAME_RULE = f"1 to {MAX_USER} printable characters without commas"
 
 
 class Target(NamedTuple):
@@ -215,12 +216,15 @@ def user_of(values: Sequence[bytes], header: str) -> str:
         user = values[0].strip(b" \t").decode("utf-8")
     except UnicodeDecodeError:
         raise UserMissing(f"{header} is not UTF-8", reason="encoding") from None
-    if len(user) > MAX_USER or not _USER.fullmatch(user):
-        raise UserMissing(
-            f"{header} must be 1 to {MAX_USER} characters without commas or control characters",
-            reason="value",
-        )
+    if not is_name(user):
+        raise UserMissing(f"{header} must be {NAME_RULE}", reason="value")
     return user
+
+
+def is_name(text: str) -> bool:
+    """Whether a user or an account may be called so, wherever it is said: what a header can carry, and a person can
+    tell from another name (no control characters, no changes of direction, nothing of no width)."""
+    return len(text) <= MAX_USER and _USER.fullmatch(text) is not None and text.isprintable()
 
 
 def ask_identity(fields: RequestFields) -> None:
