@@ -25,7 +25,7 @@ from authproxy.store.vault import Vault
 log = structlog.get_logger()
 
 WORK = "keeper"
-EVERY = 10.0  # seconds between two rounds
+EVERY = 5.0  # seconds between two rounds
 CLAIM = 120.0  # seconds for which a replica's parts are its own
 LONGEST_ROUND = 300.0  # seconds; beyond its last refresh a round that lasts longer hangs
 BUDGET = 15.0  # seconds of a round in which it begins calls; what is left is found again by the next one

@@ -219,6 +219,16 @@ def _insecure(config: Config, origin: Origin | None) -> str | None:
     return None
 
 
+def webhooks(config: Config, known: Known) -> Findings:
+    """Receivers learn whose grants stand how: not in the clear, and not twice."""
+    urls = [hook.url for hook in config.webhooks]
+    for index, url in enumerate(urls):
+        if wrong := _insecure(config, read_origin(url.partition("?")[0])):
+            yield Finding(f"webhooks[{index}].url", wrong)
+        elif url in urls[:index]:
+            yield Finding(f"webhooks[{index}].url", "is told by an entry above already")
+
+
 # --- providers -----------------------------------------------------------------------------------------------------
 
 
@@ -428,6 +438,7 @@ CHECKS: tuple[Callable[[Config, Known], Findings], ...] = (
     refresh,
     sizes,
     egress,
+    webhooks,
     providers,
     routes,
     prefixes,
