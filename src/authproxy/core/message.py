@@ -290,4 +290,5 @@ def answer_lines(fields: Iterable[tuple[bytes, bytes]], *, keep_set_cookie: bool
 
 def values_of(fields: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
     """Every value of the field `name` (lower-case), in order."""
-    return [value for key, value in fields if key.lower() == name]
+    size = len(name)
+    return [value for key, value in fields if len(key) == size and key.lower() == name]

@@ -183,7 +183,7 @@ def head_lines(
 
 def _moved(base: Base, answer: Answer, route: Route, fields: Fields) -> Fields:
     """The fields with URLs of the upstream leading back here; in base-URL mode only."""
-    if not any(len(name) in (4, 8) and name.lower() in MOVED_FIELDS for name, _ in fields):
+    if not [name for name, _ in fields if len(name) in (4, 8) and name.lower() in MOVED_FIELDS]:
         return fields
     move = Move(*answer.exchange.origin, route.base_path, base)
     return [
@@ -275,6 +275,6 @@ def _piece(data: bytes, chunked: bool) -> bytes:
 
 def _upstream_id(lines: list[bytes]) -> str | None:
     for line in lines:
-        if line[:13].lower() == b"x-request-id:":
+        if line[:1] in b"xX" and line[:13].lower() == b"x-request-id:":
             return line[13:].strip().decode("latin-1")[:200]
     return None

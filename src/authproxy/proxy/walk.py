@@ -171,7 +171,7 @@ class Walk:
         """The fields of a well-framed request; RFC 9112 §2.3, §3.2, §6.1."""
         if incoming.version not in ((1, 1), (1, 0)):
             raise BadRequest("only HTTP/1.1 and HTTP/1.0 are spoken", reason="version", status=505)
-        if sum(len(name) + len(value) + 4 for name, value in incoming.fields) > self._limits.max_header:
+        if sum([len(name) + len(value) + 4 for name, value in incoming.fields]) > self._limits.max_header:
             raise HeaderTooLarge(f"the header section is over {self._limits.max_header} bytes")
         fields = message.read_request_fields(incoming.fields, self._user_field)
         if incoming.version == (1, 0):
@@ -194,6 +194,7 @@ class Walk:
             scheme, host, port = target.scheme, target.host, target.port
         else:
             return self._route_here(place, target.path, entry)
+        entry.host = host  # the one that was asked for, also where it is refused
         route = self._routes.match_host(scheme, host, port, target.path, entry.method)
         if route is None or place.route not in (None, route):
             raise NoRoute("no route has this host", reason="host")
