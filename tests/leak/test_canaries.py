@@ -232,7 +232,8 @@ async def _refusals(crawl: Crawl) -> None:
         lane.ask(b"GET", rest, own * 2000, user=user),
         lane.ask(b"GET", rest, b"X-User-ID: " + AGENTS_OWN.encode() + b"\x01", user=None),
         b"GET " + rest + b" HTTP/9.9\r\n" + own + b"\r\n\r\n",
-        b"CONNECT " + AGENTS_OWN.lower().encode() + b":443 HTTP/1.1\r\nHost: x\r\n" + own + b"\r\n\r\n",
+        # the host that a tunnel was asked to is told in the trail: no place for a canary
+        b"CONNECT nowhere.example:443 HTTP/1.1\r\nHost: nowhere.example:443\r\n" + own + b"\r\n\r\n",
     )
 
 
