@@ -16,6 +16,10 @@ from authproxy.core.errors import PolicyDenied
 
 MIN_TOKEN = 8  # a shorter value would be found everywhere
 
+_TOLD_BY_HEAD = 47  # zlib's word for gzip or zlib
+_HEAD = 64  # bytes by which any head is over
+_MEMBERS = 1024  # of gzip, in one body that is looked at
+
 _TEXT = (
     "text/",
     "application/json",
@@ -92,7 +96,7 @@ class Watcher:
     `feed` gives what may go on; a needle raises PolicyDenied before the bytes that complete it are released.
     """
 
-    __slots__ = ("_held", "_inflate", "_left", "_needles", "_reach", "_tail")
+    __slots__ = ("_begun", "_held", "_inflate", "_left", "_members", "_needles", "_reach", "_tail")
 
     def __init__(self, needles: Sequence[bytes], limit: int) -> None:
         self._needles = needles
@@ -100,14 +104,16 @@ class Watcher:
         self._left = limit
         self._held = b""
         self._tail = b""
-        self._inflate = zlib.decompressobj(47)  # gzip or zlib, told by its head
+        self._inflate = zlib.decompressobj(_TOLD_BY_HEAD)
+        self._members = 0
+        self._begun: bytes | None = b""  # what has come, while nothing of it could be decoded
 
     def feed(self, data: bytes, *, last: bool = False) -> bytes:
         """What may go on now. Past the limit, and past the end of what can be decoded, everything passes."""
         if self._left <= 0:
             return data
         try:
-            plain = self._inflate.decompress(data, self._left)
+            plain = self._plain(data)
         except zlib.error:
             self._left = 0
             return self._release(data)
@@ -120,6 +126,28 @@ class Watcher:
             self._held += data
             return b""
         return self._release(data)
+
+    def _plain(self, data: bytes) -> bytes:
+        """What `data` decodes to: of every gzip member, as clients read them all (RFC 1952 §2.2), and of a `deflate`
+        that is not wrapped in zlib, as many servers send it and clients take it."""
+        try:
+            plain = self._inflate.decompress(data, self._left)
+        except zlib.error:
+            if self._begun is None:
+                raise
+            self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+            plain = self._inflate.decompress(self._begun + data, self._left)
+            self._begun = None
+        if self._begun is not None:
+            self._begun = None if plain or len(self._begun) > _HEAD else self._begun + data
+        while self._inflate.eof and (rest := self._inflate.unused_data) and len(plain) < self._left:
+            self._members += 1
+            if self._members > _MEMBERS:
+                raise zlib.error("more members than anybody would send")
+            self._inflate = zlib.decompressobj(_TOLD_BY_HEAD)
+            self._begun = None
+            plain += self._inflate.decompress(rest, self._left - len(plain))
+        return plain
 
     def _release(self, data: bytes) -> bytes:
         data, self._held = self._held + data, b""
