@@ -112,6 +112,32 @@ async def test_rules_hold_in_every_mode(
             assert upstream.requests == []
 
 
+@pytest.mark.scenario("G17")
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"X-HTTP-Method-Override",
+        b"x-http-method",
+        b"X_HTTP_Method_Override",
+        b"X-HTTP_Method",
+        b"x_method-override",
+    ],
+)
+async def test_the_rules_hold_for_what_an_override_names(
+    special: dict[str, Lane], name: bytes, mode: str
+) -> None:
+    lane = special["ruled"]
+    lane.mode = mode
+    async with lane.upstream() as upstream:
+        answer = await lane.call(lane.ask(b"POST", b"/repos/me/one/issues", name + b": DELETE", body=b""))
+        assert answer.status == 403, answer
+        assert_problem(answer, "policy_denied")
+        assert upstream.requests == []
+        answer = await lane.call(lane.ask(b"POST", b"/repos/me/one/issues", name + b": post", body=b""))
+        assert answer.status == 200, answer
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 async def test_a_body_over_the_routes_limit_is_a_413(

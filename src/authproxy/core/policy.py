@@ -32,7 +32,8 @@ _slashes = re.compile(rb"//+")
 _parameters = re.compile(rb";[^/]*")
 _tail = re.compile(rb"[?#].*", re.DOTALL)
 
-# Fields by which some servers (Google's among them) let a POST be another method: what they name is judged too.
+# Fields by which some servers (Google's among them) let a POST be another method: what they name is judged too. So it
+# is where they are spelt with `_`, which WSGI and CGI servers do not tell from `-`.
 METHOD_OVERRIDES = frozenset({b"x-http-method-override", b"x-http-method", b"x-method-override"})
 NEVER = frozenset({"TRACE", "CONNECT"})  # TRACE would reflect the injected token (RFC 9110 9.3.8)
 

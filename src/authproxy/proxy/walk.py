@@ -223,7 +223,7 @@ class Walk:
         overrides = [
             value.decode("latin-1")
             for name, value in fields.lines
-            if name[:1] in b"xX" and name.lower() in policy.METHOD_OVERRIDES
+            if name[:1] in b"xX" and name.lower().replace(b"_", b"-") in policy.METHOD_OVERRIDES
         ]
         decision = policy.decide(route, method, path, overrides)
         if not decision.allowed:
