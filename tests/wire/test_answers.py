@@ -318,3 +318,18 @@ async def test_nobody_listening_is_a_502(lane: Lane) -> None:
         answer = await lane.call(lane.ask(b"PATCH", body=b"x"), b"PATCH")
     assert_problem(answer, "upstream_unreachable")
     assert answer.head.one(b"retry-after")
+
+
+@pytest.mark.scenario("F05")
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_fields_name_is_no_way_back_for_the_token(lane: Lane, mode: str) -> None:
+    lane.mode = mode
+    token = lane.bearer.split()[-1]
+    raw = HEAD + b"X-Saw-%b: yes\r\n%b: too\r\nContent-Length: 2\r\n\r\nok" % (token, token)
+    async with lane.upstream(sends(raw)), await lane.dial() as wire:
+        await wire.send(lane.ask())
+        answer = await wire.response()
+    assert answer.status == 200
+    assert token not in answer.head.raw
+    assert answer.head.one(b"X-Saw-" + b"*" * len(token)) == b"yes"
+    assert answer.body == b"ok"

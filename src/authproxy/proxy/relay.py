@@ -206,12 +206,13 @@ def _rewriter(reply: Reply, answer: Answer, route: Route) -> Rewriter | None:
 
 
 def _scrubbed(fields: Fields, needles: Sequence[bytes], *, block: bool) -> Fields:
-    """The fields without the token; usually they never had it, and one search over all of them says so."""
-    if not _holds(b"\n".join([value for _, value in fields]), needles):
+    """The fields without the token; usually they never had it, and one search over all of them says so. A name that
+    holds it is masked too: `*` may stand in one."""
+    if not _holds(b"\n".join([part for field in fields for part in field]), needles):
         return fields
     if block:
         raise reflected()
-    return [(name, scrubbed_value(value, needles)) for name, value in fields]
+    return [(scrubbed_value(name, needles), scrubbed_value(value, needles)) for name, value in fields]
 
 
 def _sieve(
