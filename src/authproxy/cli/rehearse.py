@@ -20,7 +20,7 @@ from authproxy.cli.options import environment_option, json_option
 if TYPE_CHECKING:
     from authproxy.rehearsal import Ground, Result, Scene
 
-_MOST_CALLS = 500
+_MOST_CALLS = 300
 _STANDING = ("config", "listen", "control", "sandbox", "route", "provider")
 
 

@@ -48,7 +48,7 @@ def _alone(ground: Ground) -> str | None:
 REPLICAS = (
     Scene(
         "two-replicas",
-        "tokens end while two replicas on one store get calls for the same users; then one is killed",
+        "tokens end while two replicas on one store get calls for the same users; embedded, one is then killed",
         "Nothing: replicas may come and go.",
         "Give all replicas one store (PostgreSQL across machines) and the same sealing keys.",
         _two,

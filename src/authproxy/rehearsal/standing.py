@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -71,8 +73,8 @@ def _route(config: Config, name: str, provider: str | None, sandbox: str) -> Rou
         raise Trouble(f"--sandbox {sandbox} is no base URL")
     if _place(there) != (route.scheme, route.host, route.port):
         raise Trouble(
-            f"route {name} leads to {route.host or 'hosts of its grants'}, not to the sandbox at {sandbox}: "
-            "a rehearsal breaks what it touches, so it touches sandboxes only"
+            f"route {name} leads to {route.authority.decode() or 'hosts of its grants'}, not to the sandbox at "
+            f"{sandbox}: a rehearsal breaks what it touches, so it touches sandboxes only"
         )
     choice = config.providers[route.provider]
     url = provider_of(route.provider, choice).endpoints.token or choice.issuer
@@ -97,8 +99,13 @@ async def _probe(ground: Ground, writes: bool) -> bool:
             raise Trouble(f"{listen}{ground.path}/me cannot be rehearsed with: {refused.words}")
     sends = writes and (await ground.call(user, text="probe")).code == "connection_required"
     await ground.connect(user)
+    # A replica that has just refused the user may remember it for as long as its leash.
+    until = time.monotonic() + ground.timing.leash + 2
     for at, listen in enumerate(ground.listens):
         answer = await ground.call(user, at=at)
+        while answer.kind != SERVED and time.monotonic() < until:
+            await asyncio.sleep(0.2)
+            answer = await ground.call(user, at=at)
         if answer.kind != SERVED:
             raise Trouble(f"{listen}{ground.path}/me is not served after a consent: {answer.words}")
     seen = [one for one in (await ground.admin("GET", "ledger"))["calls"] if one["user"] == user]
