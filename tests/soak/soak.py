@@ -32,7 +32,7 @@ from tests.soak.provider import users
 from tests.soak.report import Report, judged
 
 LIFE = 2.0  # seconds that an access token lives
-REFRESH = {"margin": 1, "deadline": 3.0, "lease": 13.0, "backoff": 0.2, "backoff_max": 1.0, "leash": 0.5}
+REFRESH = {"margin": 1, "deadline": 3.0, "lease": 9.0, "backoff": 0.2, "backoff_max": 1.0, "leash": 0.5}
 UNSETTLED = """SELECT id FROM connections WHERE state = 'active'
     AND (intent_digest IS NOT NULL OR expires_at < now_ms() / 1000 - 5)"""
 POINTS = ("before_send", "after_send", "after_response", "before_commit", "after_commit", "before_release")

@@ -73,8 +73,8 @@ async def test_eight_processes_with_two_hundred_callers_each_cost_one_token_call
 
 
 @pytest.mark.scenario("A04", "A05")
-async def test_a_replica_that_waits_for_a_slow_provider_is_waited_for(shared: Shared) -> None:
-    async with connected(shared) as soak:
+async def test_a_replica_that_waits_for_a_slow_provider_is_waited_for(replicated: Shared) -> None:
+    async with connected(replicated) as soak:
         await soak.provider.ask("hold")
         workers = [await Worker.start(order(soak)) for _ in range(2)]
         try:
@@ -99,8 +99,9 @@ UNSENT, SENT = {"before_send"}, {"after_send", "after_response", "before_commit"
 
 @pytest.mark.scenario("A08", "A09", "A33")
 @pytest.mark.parametrize("point", POINTS)
-async def test_a_holder_is_killed(shared: Shared, point: str) -> None:
-    async with connected(shared) as soak:
+async def test_a_holder_is_killed(replicated: Shared, point: str) -> None:
+    """The same on SQLite is in tests/broker/test_processes.py."""
+    async with connected(replicated) as soak:
         for dying in ({point: 1.0}, {}):
             worker = await Worker.start(order(soak, dying=dying))
             try:

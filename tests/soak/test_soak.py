@@ -12,7 +12,7 @@ SCENARIOS = ("A03", "A04", "A08", "A09", "A16", "A33", "E07", "E08")
 @pytest.mark.scenario(*SCENARIOS)
 @pytest.mark.parametrize("store", ["sqlite", "postgres"])
 def test_nothing_is_spent_twice_whoever_dies(store: str) -> None:
-    report = run(Plan(8, processes=3, store=store, connections=12, callers=4, kill_every=1.5, die=0.01))
+    report = run(Plan(6, processes=3, store=store, connections=12, callers=4, kill_every=1.5, die=0.01))
     assert report.sound, str(report)
     assert report.refreshes > 10, str(report)
     assert report.kills["processes"], str(report)
