@@ -41,6 +41,7 @@ from authproxy.faces.listener import Runner
 from authproxy.faces.unix import inode_of, remove, unix_socket
 from authproxy.metrics import Metrics
 from authproxy.store.audit import Trail
+from authproxy.store.epoch import Epoch
 from authproxy.store.keys import keys_file, load_keyring
 from authproxy.store.keywatch import KeyWatch
 from authproxy.store.sqlite import sqlite_path
@@ -56,8 +57,7 @@ __all__ = ["Address", "App"]
 
 log = structlog.get_logger()
 
-SWEEP = 60.0
-"""Seconds between two looks for flows that are over time."""
+SWEEP = 60.0  # seconds between two looks for flows that are over time
 
 
 class App:
@@ -127,6 +127,7 @@ class App:
         self._control_face: Api | None = None
         self.own: set[tuple[str, int]] = set()
         self.keywatch: KeyWatch | None = None
+        self.epoch = Epoch(vault.backend, None)
         self._plane: Plane | None = None
         self._knowing: asyncio.Task[None] | None = None
         self._authority: Authority | None = None
@@ -156,6 +157,7 @@ class App:
         except BaseException:
             await vault.close()
             raise
+        app.epoch = Epoch(vault.backend, None if path is None else path.with_name(path.name + ".mark"))
         if keyring.kept:
             app.keywatch = KeyWatch(vault, keyring, keys_file(environ, path), told=app.note)
         # Last in, first out: what stands at the top here is closed last (DESIGN 4.8).
@@ -173,8 +175,9 @@ class App:
 
     # --- life
 
-    async def run(self) -> None:
-        """Begin the trail, know the agents, and keep both current until closed."""
+    async def run(self, *, restored: bool = False) -> None:
+        """Begin the trail, know the agents, and keep both current. `restored`: the store is an older copy."""
+        await self.epoch.begin(int(self.clock()), said=restored, told=self.note)
         await self.trail.start()
         if self.agent_keys is not None:
             await self.agent_keys.refresh()
@@ -182,6 +185,7 @@ class App:
         self._keep(self._sweep())
         if self.keywatch is not None:
             self._keep(self.keywatch.run())
+        self._keep(self.epoch.run())
         self._stack.push_async_callback(self.background.close)
         self.background.start()
         self.metrics.reload_success.set(1)

@@ -67,6 +67,13 @@ def arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> No
         environ,
         says="refuse to start on a store without connections (a lost volume)",
     )
+    switch(
+        parser,
+        "--restored",
+        environ,
+        says="the store was put back from a backup: its grants are refreshed only when a request needs them, since "
+        "their tokens may have been spent. Beside a SQLite file this is noticed by itself; say it once for postgresql://",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -118,7 +125,7 @@ async def _serve(args: argparse.Namespace, reading: Reading, listen: Address, co
             connections=connections,
             sealing_key=app.vault.keyring.newest,
         )
-        await app.run()
+        await app.run(restored=args.restored)
         for name in config.providers:
             log.info(
                 "redirect_uri", provider=name, register=f"{config.public_url.rstrip('/')}/callback/{name}"

@@ -14,12 +14,15 @@ PARTS: Final = 16
 _PAGE: Final = 500
 _COLUMNS: Final = """id, tenant, user_id, provider, account, state, reason, generation, lifetime, expires_at,
     obtained_at, consented_at, refresh_expires_at, retry_at, refresh_token IS NOT NULL AS refreshable"""
+# Of a store that was put back from a backup: what it holds may have been spent since, and is tried on demand (E09).
+_SETTLED: Final = """(refresh_token IS NULL OR obtained_at >=
+    coalesce((SELECT CAST(value AS BIGINT) FROM meta WHERE name = 'restored'), 0))"""
 _ENDING: Final = "state IN ('active', 'misconfigured') AND expires_at < ?"
 _UNUSED: Final = "state = 'active' AND refresh_token IS NOT NULL AND provider = ? AND obtained_at < ?"
 _LIMITED: Final = """state = 'active' AND refresh_token IS NOT NULL AND refresh_expires_at IS NOT NULL
     AND refresh_expires_at + obtained_at < ?"""
-_AGES: Final = """SELECT provider, min(expires_at) AS ends, min(obtained_at) AS obtained FROM connections
-    WHERE state = 'active' AND refresh_token IS NOT NULL GROUP BY provider"""
+_AGES: Final = f"""SELECT provider, min(expires_at) AS ends, min(obtained_at) AS obtained FROM connections
+    WHERE state = 'active' AND refresh_token IS NOT NULL AND {_SETTLED} GROUP BY provider"""  # noqa: S608 - a constant
 
 
 class Dates(NamedTuple):
@@ -74,7 +77,8 @@ class Upkeep:
         digits = [f"{part:x}" for part in sorted(parts)]
         mine = "" if len(digits) == PARTS else f" AND substr(id, 5, 1) IN ({', '.join('?' * len(digits))})"
         asked = () if len(digits) == PARTS else tuple(digits)
-        sql = f"SELECT {_COLUMNS} FROM connections WHERE {where}{mine} AND id > ? ORDER BY id LIMIT {_PAGE}"  # noqa: S608
+        where = f"{where} AND {_SETTLED}{mine} AND id > ?"
+        sql = f"SELECT {_COLUMNS} FROM connections WHERE {where} ORDER BY id LIMIT {_PAGE}"  # noqa: S608
         after = ""
         while digits and (rows := await self.backend.read(sql, *values, *asked, after)):
             for row in rows:
