@@ -73,6 +73,19 @@ async def test_events(app: App) -> None:
     assert (await app.refresh(bob["refresh_token"])).status == 400
 
 
+async def test_a_copy_used_elsewhere_spends_the_refresh_token(app: App) -> None:
+    """Seen in no ledger: it was not the client under test. The client's own next refresh is reuse."""
+    alice, bob = await app.connect("alice"), await app.connect("bob")
+    before = (await admin(app, "GET", "ledger")).json["requests"]
+    assert (await admin(app, "POST", "use-elsewhere", {"user": "alice"})).json == {"redeemed": 1}
+    assert (await admin(app, "GET", "ledger")).json["requests"] == before
+    assert await app.works(alice["access_token"])
+    assert (await app.refresh(alice["refresh_token"])).status == 400
+    assert not await app.works(alice["access_token"]), "the provider has ended the whole grant"
+    assert (await app.refresh(bob["refresh_token"])).status == 200
+    assert (await admin(app, "GET", "ledger")).json["violations"] == []
+
+
 async def test_ledger_and_stats(app: App) -> None:
     got = await app.connect()
     await app.refresh(got["refresh_token"])

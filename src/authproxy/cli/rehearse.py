@@ -241,7 +241,7 @@ def _cards(results: Sequence[Result]) -> None:
         facts: dict[str, Any] = {"broke": broke, "agents saw": saw}
         if verdict != "skipped":
             facts["token calls"] = f"{calls}, {twice} refresh tokens spent twice"
-            facts["survived"] = f"{survived} grants"
+            facts["grants kept"] = survived
         for what, text in facts.items():
             say(textwrap.fill(
                 text, _width() - 1, initial_indent=f"{indent}{what.ljust(13)}", subsequent_indent=indent + " " * 13
