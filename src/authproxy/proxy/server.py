@@ -129,7 +129,9 @@ class Client(RequestHandler):
         """The agent says no more. It may be gone, or may have closed its half and wait for the answer (RFC 9112
         §9.6): the two look the same until something is written, so it gets a moment, and no further request."""
         over_tls = self.transport is None or self.transport.get_extra_info("sslcontext") is not None
-        if over_tls or (self._current_request is None and not self._messages):
+        # Not by the current request, which aiohttp sets a turn of the loop after it has taken the message.
+        idle = self._waiter is not None and not self._messages
+        if over_tls or idle:
             return None
         self.close()
         self._loop.call_later(HALF_CLOSED, self._let_go)
