@@ -197,7 +197,6 @@ async def test_a_routed_host_is_never_passed_on_unseen(yard: Yard, blind_port: s
     assert not upstream.requests
 
 
-@pytest.mark.scenario("D22")
 async def test_by_default_hosts_without_a_route_are_refused(
     tmp_path_factory: pytest.TempPathFactory, blind_port: socket.socket
 ) -> None:
