@@ -16,7 +16,7 @@ from tests.kit.process import BOOT
 Rehearse = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def _environ(home: Path) -> dict[str, str]:
+def environ(home: Path) -> dict[str, str]:
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR", "PYTHONPATH") if name in os.environ}
     return {**kept, "HOME": str(home), "PYTHONUNBUFFERED": "1"}
 
@@ -28,7 +28,7 @@ def rehearse(tmp_path_factory: pytest.TempPathFactory) -> Rehearse:
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-c", BOOT, "rehearse", *words],
-            env=_environ(folder),
+            env=environ(folder),
             cwd=folder,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -45,7 +45,7 @@ def sandbox(tmp_path: Path) -> Iterator[str]:
     """Where a sandbox listens that was started beforehand, with a habit of its own."""
     process = subprocess.Popen(
         [sys.executable, "-c", BOOT, "sandbox", "--port", "0", "--set", "grace_s=1"],
-        env=_environ(tmp_path),
+        env=environ(tmp_path),
         stdout=subprocess.PIPE,
         text=True,
     )

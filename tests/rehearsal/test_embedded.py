@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from authproxy.rehearsal import SCENES
-from tests.rehearsal.conftest import Rehearse
+from tests.kit.process import BOOT
+from tests.rehearsal.conftest import Rehearse, environ
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -110,3 +114,24 @@ def test_what_is_wrong_is_said_before_anything_starts(
     done = rehearse(*words)
     assert done.returncode == 2
     assert said in done.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 1), (signal.SIGINT, 1)])
+def test_broken_off_it_leaves_nothing_behind(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", BOOT, "rehearse", "--scene", "api-429", "rotation"],
+        env={**environ(tmp_path), "TMPDIR": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stderr is not None
+    with process.stderr as words:
+        assert "api-429" in words.readline()
+        assert list(tmp_path.glob("authproxy-rehearsal-*/authproxy.db"))
+        process.send_signal(number)
+        assert process.wait(20) == code
+        assert "the rehearsal was broken off" in words.read()
+    assert not list(tmp_path.glob("authproxy-rehearsal-*"))
+    running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert f"{tmp_path}/authproxy-rehearsal-" not in running

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import shutil
+import signal
 import sys
 import textwrap
 import time
@@ -81,6 +83,10 @@ async def _rehearse(args: argparse.Namespace, scenes: Sequence[Scene]) -> int:
     from authproxy.rehearsal import Trouble, markdown, rehearse
 
     told = _Telling(len(scenes), silent=args.json)
+    task = asyncio.current_task()
+    assert task is not None
+    # What was started is ended, and what was broken is mended, also when a CI job is cancelled.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     try:
         status("starting")
         async with _ground(args) as ground:
@@ -97,6 +103,8 @@ async def _rehearse(args: argparse.Namespace, scenes: Sequence[Scene]) -> int:
             status("ending")
     except Trouble as trouble:
         raise Stop(f"the rehearsal cannot go on: {trouble}", code=NOT_WELL) from None
+    except asyncio.CancelledError:
+        raise Stop("the rehearsal was broken off", code=NOT_WELL) from None
     finally:
         status("")
     if args.json:
