@@ -16,7 +16,7 @@ from authproxy.cli.load import LoadFault
 from bench.contenders import ALL, Contender
 from bench.growth import Grown, sizes
 from bench.load import BadLoad
-from bench.machine import facts, program
+from bench.machine import facts, program, yardstick
 from bench.measures import FULL, MEASURES, QUICK, Length, Measure
 from bench.process import NotReady
 from bench.report import goals, page
@@ -52,7 +52,7 @@ def main() -> int:
         _compare(world, results, length, args.only, stack)
         if _wanted(_GROWTH, args.only, _groups()):
             _grow(world, results, length, stack)
-    results.facts["load average at end"] = " ".join(f"{value:.2f}" for value in os.getloadavg())
+    results.facts["at the end"] = f"load average {os.getloadavg()[0]:.2f}, yardstick {yardstick():.3f} s"
     text = page(results)
     sys.stdout.write(text)
     if args.only and args.output is None:
