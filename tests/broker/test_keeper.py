@@ -353,6 +353,23 @@ async def test_one_provider_s_trouble_is_no_other_s(house: House) -> None:
     assert other.generation == 2
 
 
+@pytest.mark.scenario("A27", "E03")
+async def test_a_row_that_cannot_be_opened_stops_no_other(house: House) -> None:
+    broker = await house.broker()
+    alice = await house.connect(broker)
+    await house.connect(broker, "bob")
+
+    async def damage(tx: Any) -> None:
+        await tx.run("UPDATE connections SET refresh_token = ? WHERE id = ?", b"\xa7\x01damaged", alice.id)
+
+    await broker.vault.backend.write(damage)
+    house.clock.push(3700)
+    assert await broker.keeper.round() == 2
+    assert (await house.row(broker, "bob")).generation == 2
+    assert (await house.row(broker)).state is State.ACTIVE, "unreadable is not dead"
+    assert await broker.keeper.round() == 0, "and not again at once"
+
+
 # --- what is seen of it
 
 

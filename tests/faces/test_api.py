@@ -150,6 +150,8 @@ async def test_disconnect_tells_the_truth_when_the_provider_is_away(desk: Desk) 
     desk.provider.close()
     code, _, gone = await desk.ask("DELETE", f"/v1/connections/{ended['connection_id']}")
     assert (code, gone["state"], gone["revoked_upstream"]) == (200, "disconnected", "pending")
+    _, _, shown = await desk.ask("GET", f"/v1/connections/{ended['connection_id']}")
+    assert (shown["state"], shown["revoked_upstream"]) == ("disconnected", "pending")
     _, _, story = await desk.ask("GET", f"/v1/connections/{ended['connection_id']}/timeline")
     assert "the provider has not confirmed it yet" in story["timeline"][-1]["text"]
 

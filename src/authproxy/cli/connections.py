@@ -99,7 +99,8 @@ async def _show(control: Control, args: argparse.Namespace, _secret: Secret | No
     from authproxy.cli.session import operator
 
     connection = await control.connections.show(operator(args.tenant), args.id)
-    return _shown(connection, args)
+    revoked = await control.connections.revoked_upstream(operator(args.tenant), args.id)
+    return _shown(connection, args, revoked=revoked)
 
 
 async def _refresh(control: Control, args: argparse.Namespace, _secret: Secret | None) -> int:
@@ -166,11 +167,11 @@ def _standard_input() -> Secret:
     return Secret(text)
 
 
-def _shown(one: Connection, args: argparse.Namespace) -> int:
+def _shown(one: Connection, args: argparse.Namespace, *, revoked: str | None = None) -> int:
     from authproxy.control import views
 
     if args.json:
-        say_json(views.connection(one))
+        say_json(views.connection(one) | ({} if revoked is None else {"revoked_upstream": revoked}))
     else:
         now = int(time.time())
         facts(
@@ -181,6 +182,7 @@ def _shown(one: Connection, args: argparse.Namespace) -> int:
                 "account": one.key.account,
                 "provider's account": one.provider_account,
                 "state": str(one.state) + (f" ({one.reason})" if one.reason else ""),
+                "revoked by the provider": revoked,
                 "scopes": " ".join(one.scopes) or None,
                 "token": _life(one, now),
                 "refreshable": "yes" if one.refreshable else "no",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from authproxy.cli.console import DONE, NOT_WELL, instant, say, say_json
 from authproxy.cli.options import json_option, store_options, tenant_option
+from authproxy.core.causes import Party
 from authproxy.core.model import DEFAULT_ACCOUNT, ConnectionKey
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
                 say()
             say(f"Now:  {story.standing}")
             say(f"Do:   {story.advice}")
+            if story.act is not Party.NOBODY:
+                say(f"Who:  {story.act}")
         return DONE if story.well else NOT_WELL
 
     return with_app(args, told)

@@ -66,6 +66,12 @@ class Connections:
         connection = await self.show(caller, connection_id)
         return await self._grants.disconnect(connection.id, tenant=caller.tenant, agent=caller.agent)
 
+    async def revoked_upstream(self, caller: Caller, connection_id: str) -> str | None:
+        """How it stands with the grant at its provider after a disconnect: `yes`, `pending`, `failed` or
+        `unsupported`; None where nothing was to be given back."""
+        await self.show(caller, connection_id)
+        return await self._vault.revocation(connection_id)
+
     async def import_(
         self,
         caller: Caller,

@@ -192,7 +192,9 @@ class Api:
         }
 
     async def connection(self, request: web.Request, caller: Caller) -> Answer:
-        return views.connection(await self._control.connections.show(caller, request.match_info["id"]))
+        connections, name = self._control.connections, request.match_info["id"]
+        shown = views.connection(await connections.show(caller, name))
+        return shown | {"revoked_upstream": await connections.revoked_upstream(caller, name)}
 
     async def disconnect(self, request: web.Request, caller: Caller) -> Answer:
         done = await self._control.connections.disconnect(caller, request.match_info["id"])
