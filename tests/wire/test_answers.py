@@ -333,3 +333,38 @@ async def test_a_fields_name_is_no_way_back_for_the_token(lane: Lane, mode: str)
     assert token not in answer.head.raw
     assert answer.head.one(b"X-Saw-" + b"*" * len(token)) == b"yes"
     assert answer.body == b"ok"
+
+
+async def _to_the_end(wire: Wire) -> None:
+    while await wire.some():
+        pass
+
+
+@pytest.mark.scenario("G05")
+@pytest.mark.parametrize("mode", MODES[:2])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", id="chunked"),
+        pytest.param(b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nG\r\n", id="not-chunked"),
+    ],
+)
+async def test_an_agent_of_http_1_0_sees_that_an_answer_broke_off(lane: Lane, raw: bytes, mode: str) -> None:
+    """It has no framing but the connection's end, so that this end must not be an orderly one."""
+    lane.mode = mode
+    async with lane.upstream(sends(HEAD + raw)), await lane.dial() as wire:
+        await wire.send(lane.ask().replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+        with pytest.raises(ConnectionResetError):
+            await _to_the_end(wire)
+
+
+@pytest.mark.scenario("G05")
+async def test_an_agent_of_http_1_0_that_has_closed_its_half_sees_it_too(lane: Lane) -> None:
+    go = asyncio.Event()
+    raw = HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+    async with lane.upstream(sends(raw, hold=go)), await lane.dial() as wire:
+        await wire.send(lane.ask().replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+        wire.half_close()
+        with pytest.raises(ConnectionResetError):
+            await _to_the_end(wire)
+        go.set()

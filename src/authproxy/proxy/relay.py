@@ -263,6 +263,7 @@ def _frame(reply: Reply, answer: Answer, lines: list[bytes], rewritten: int | No
             lines.append(b"Transfer-Encoding: chunked\r\n")
         else:
             reply.keep_alive = False
+            reply.incoming.client.open_ended = True
     if not reply.keep_alive:
         lines.append(b"Connection: close\r\n")
     return chunked

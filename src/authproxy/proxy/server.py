@@ -7,8 +7,11 @@ the transport itself. What the parser refuses is answered here in the one shape 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
+import socket
+import struct
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -27,6 +30,8 @@ log = structlog.get_logger()
 _READ_AHEAD = (
     256 * 1024
 )  # of a body; as much as the loop reads at once, so that not every read pauses the agent
+
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER without a wait: close is a reset
 
 HALF_CLOSED = 0.5
 """Seconds that a request under way is given after its agent has closed the sending half of the connection."""
@@ -98,7 +103,15 @@ class Serves(Protocol):
 class Client(RequestHandler):
     """One agent's connection."""
 
-    __slots__ = ("_head_since", "_listener", "_tunnelling", "misspelt", "peer_is_local", "place")
+    __slots__ = (
+        "_head_since",
+        "_listener",
+        "_tunnelling",
+        "misspelt",
+        "open_ended",
+        "peer_is_local",
+        "place",
+    )
 
     def __init__(self, manager: Listener, place: Place, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
@@ -107,6 +120,7 @@ class Client(RequestHandler):
         self._head_since: float | None = None
         self._tunnelling: asyncio.Task[Any] | None = None
         self.misspelt = False
+        self.open_ended = False  # whether the answer under way has no end but the connection's
         self.peer_is_local = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -138,7 +152,11 @@ class Client(RequestHandler):
         return True
 
     def _let_go(self) -> None:
-        if self.transport is not None and not self.tunnelling:
+        if self.transport is None or self.tunnelling:
+            return
+        if self.open_ended and self._current_request is not None:
+            self.abort()  # an answer that is not whole must not end as one that is
+        else:
             self.transport.close()
 
     def late(self, before: float) -> bool:
@@ -158,7 +176,11 @@ class Client(RequestHandler):
 
     def abort(self) -> None:
         """End the connection so that what was written cannot look complete."""
-        if self.transport is not None:
+        if self.transport is None:
+            return
+        if self.open_ended:
+            cut(self.transport)
+        else:
             self.transport.abort()
 
     # Taking the connection over, for what is not HTTP any more.
@@ -219,6 +241,15 @@ def refusal_of(exc: BaseException) -> Refusal:
     ):
         return HeaderTooLarge("the request line or a header line is over the limit")
     return BadRequest("the request is not well-formed HTTP/1.1", reason="syntax")
+
+
+def cut(transport: asyncio.Transport) -> None:
+    """Close so that the peer sees a reset: nobody must take what broke off for what was meant."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None:  # it may be gone already; ValueError is uvloop's word for that
+        with contextlib.suppress(OSError, ValueError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    transport.abort()
 
 
 def is_loopback(address: str) -> bool:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
-import struct
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from authproxy.proxy.exchange import Origin, late, unreachable
-from authproxy.proxy.server import Client
+from authproxy.proxy.server import Client, cut
 
 _BUFFER = 256 * 1024  # bytes that wait for the other side before this one is paused
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER without a wait: close is a reset
 
 
 class End(Protocol):
@@ -93,13 +90,8 @@ class Line:
 
     def abort(self) -> None:
         """Close so that the peer sees a reset: nobody must take what broke off for what was meant."""
-        if self._transport is None:
-            return
-        sock = self._transport.get_extra_info("socket")
-        if sock is not None:  # it may be gone already; ValueError is uvloop's word for that
-            with contextlib.suppress(OSError, ValueError):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self._transport.abort()
+        if self._transport is not None:
+            cut(self._transport)
 
     def close(self) -> None:
         """Let go, after what was written has gone out."""
