@@ -230,6 +230,21 @@ def test_the_drill(installation: tuple[Proxy, Provider, Path]) -> None:
     )
 
 
+@pytest.mark.scenario("E02")
+def test_rotate_and_reseal_at_once(installation: tuple[Proxy, Provider, Path]) -> None:
+    """A script does one right after the other: what the second seals, the running serve can open."""
+    proxy, _, keys = installation
+    proxy.connect("alice")
+    load = Load(proxy, ["alice"])
+    with load.on():
+        assert proxy.run("keys", "rotate", *place(proxy)).returncode == 0
+        done = proxy.run("keys", "reseal", "--json", *place(proxy))
+        assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["key"] == read_keys(keys).newest
+    assert state_of(proxy)["left"] == 0
+    assert load.bad == []
+
+
 def test_a_key_that_is_still_needed_is_not_let_go(installation: tuple[Proxy, Provider, Path]) -> None:
     proxy, _, keys = installation
     kept = keys.read_text()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -135,6 +137,7 @@ def _reseal(args: argparse.Namespace) -> int:
 
     async def work(app: App) -> int:
         vault = app.vault
+        await _settled(args)
         done = 0
         total = await vault.stale_cells()
         async for cells in vault.resealing(args.batch):
@@ -218,6 +221,18 @@ def _with_backend(args: argparse.Namespace, work: Callable[[Backend, Keyring, st
             await backend.close()
 
     return run_loop(inside())
+
+
+async def _settled(args: argparse.Namespace) -> None:
+    """Where the key file was changed just now, wait until running processes can open what its first key seals."""
+    from authproxy.store.keys import keys_file
+    from authproxy.store.keywatch import SETTLE
+
+    path = keys_file(os.environ, _store_path(args.store))
+    age = SETTLE if path is None else time.time() - path.stat().st_mtime
+    if 0 <= age < SETTLE:
+        status(f"{path} was changed just now: waiting until running processes know its first key")
+        await asyncio.sleep(SETTLE - age)
 
 
 def _file(args: argparse.Namespace) -> Path:

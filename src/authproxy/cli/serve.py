@@ -98,13 +98,21 @@ async def _serve(args: argparse.Namespace, reading: Reading, listen: Address, co
     import structlog
 
     from authproxy.app import App
-    from authproxy.cli.reload import Reloader
+    from authproxy.cli.configuration import text_of
+    from authproxy.cli.reload import Reloader, digest_of
 
     log = structlog.get_logger()
     config = reading.config
     again = asyncio.Event()
     stop = _told_to_stop(again)
-    log.info("starting", version=__version__, environment=str(config.environment), config=args.config)
+    digest = digest_of(text_of(args.config)[1])
+    log.info(
+        "starting",
+        version=__version__,
+        environment=str(config.environment),
+        config=args.config,
+        sha256=digest,
+    )
     for fault in reading.warnings:
         log.warning(
             "config_warning", file=fault.file, line=fault.line, path=fault.path, message=fault.message
