@@ -127,9 +127,7 @@ class Settlement:
         return await self.postpone(
             attempt,
             f"maybe_sent:{reason}",
-            "retry: the outcome is unknown"
-            if attempt.rotates
-            else "retry: the provider does not rotate",
+            "retry: the outcome is unknown" if attempt.rotates else "retry: the provider does not rotate",
             keep_intent=attempt.rotates,
             outcome="maybe_sent",
         )
