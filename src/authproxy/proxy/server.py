@@ -33,7 +33,7 @@ _READ_AHEAD = (
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER without a wait: close is a reset
 
-HALF_CLOSED = 0.5
+HALF_CLOSED = 0.8
 """Seconds that a request under way is given after its agent has closed the sending half of the connection."""
 
 # Request lines that the C parser takes and RFC 9112 §3 does not: more than one space, and llhttp's other protocols.
