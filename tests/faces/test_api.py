@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
 from authproxy.core.errors import ConnectionRequired
 from authproxy.core.model import ConnectionKey
 from authproxy.faces.api import MAX_WAITS
+from authproxy.faces.health import Health
 from tests.faces.conftest import Desk, Start
 from tests.kit.provider import CANARY
 
@@ -297,6 +300,27 @@ async def test_health_is_about_us_and_never_about_a_provider(desk: Desk) -> None
     assert (await desk.ask("GET", "/metrics"))[0] == 200
 
 
+@pytest.mark.scenario("J03", "I11")
+async def test_scrapes_take_a_fifth_of_the_stores_time_at_most(desk: Desk) -> None:
+    ticks = itertools.count(step=10.0)  # a full store: each page takes long
+    health = Health(desk.app.control, tick=lambda: next(ticks))
+
+    async def scrape() -> str:
+        page = await health.metrics(make_mocked_request("GET", "/metrics"))
+        assert isinstance(page.body, bytes)
+        return page.body.decode()
+
+    active = 'authproxy_connections{provider="kit",state="active"} '
+    await desk.connect("alice")
+    pages = await asyncio.gather(*(scrape() for _ in range(4)))
+    assert {active + "1.0" in page for page in pages} == {True}
+    await desk.connect("bob")
+    assert active + "1.0" in await scrape(), "shown again"
+    for _ in range(3):
+        last = await scrape()
+    assert active + "2.0" in last
+
+
 async def test_the_trail_can_be_searched(desk: Desk) -> None:
     await desk.connect("alice")
     await desk.connect("bob")
@@ -319,6 +343,10 @@ async def test_pages_of_connections(desk: Desk) -> None:
         if page["after"] is None:
             break
         after = page["after"]
+    paged = "/v1/admin/user_connections?limit=1&offset="
+    pages = [(await desk.ask("GET", f"{paged}{offset}"))[2] for offset in range(4)]
+    assert [one["id"] for page in pages for one in page["items"]] == [one["id"] for one in seen]
+    assert [page["total_count"] for page in pages] == [2, 3, 3, 3]
     assert sorted(one["user_id"] for one in seen) == ["user-0", "user-1", "user-2"]
     assert (await desk.ask("GET", "/v1/connections?state=needs_reauth"))[2]["items"] == []
     assert (await desk.ask("GET", "/v1/connections?state=odd"))[0] == 400

@@ -40,11 +40,18 @@ class Connections:
         state: State | None = None,
         limit: int = 100,
         after: str | None = None,
+        skip: int = 0,
     ) -> builtins.list[Connection]:
-        """The tenant's connections by id, from behind `after`."""
+        """The tenant's connections by id, from behind `after`, without the first `skip`."""
         demand_operator(caller)
         return await self._vault.list(
-            tenant=caller.tenant, user=user, provider=provider, state=state, limit=limit, after=after
+            tenant=caller.tenant,
+            user=user,
+            provider=provider,
+            state=state,
+            limit=limit,
+            after=after,
+            skip=skip,
         )
 
     async def show(self, caller: Caller, connection_id: str) -> Connection:

@@ -33,7 +33,7 @@ class Control:
         """Raises while requests should not be sent here. No provider's health has a say in it (J07)."""
         if self.draining:
             raise Overloaded("authproxy is shutting down", reason="draining")
-        await self.vault.counts()
+        await self.vault.probe()
 
     async def healthy(self) -> bool:
         """The same as a word."""

@@ -159,10 +159,11 @@ class Api:
             caller,
             user=_query(request, "user[id]") or _query(request, "user.id"),
             provider=_query(request, "provider[id]") or _query(request, "provider.id"),
-            limit=offset + limit + 1,
+            limit=limit + 1,
+            skip=offset,
         )
-        items = found[offset : offset + limit]
-        more = len(found) > offset + limit
+        items = found[:limit]
+        more = len(found) > limit
         return {
             "items": [views.user_connection(one) for one in items],
             "offset": offset,

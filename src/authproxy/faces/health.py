@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+import time
+from collections.abc import Callable, Iterable
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -14,8 +16,12 @@ from authproxy.core.errors import Refusal
 class Health:
     """Asked by supervisors and scrapers, without a credential."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Control, *, tick: Callable[[], float] = time.monotonic) -> None:
         self._control = control
+        self._tick = tick
+        self._making = asyncio.Lock()
+        self._page = b""
+        self._fresh_until = float("-inf")
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
         return [
@@ -33,15 +39,22 @@ class Health:
         return web.json_response({"ready": True})
 
     async def metrics(self, _request: web.Request) -> web.Response:
+        """A page is made by one scrape at a time, and shown for four times as long as it took to make: whoever asks,
+        and however often, counting a full store takes a fifth of its time at most."""
+        async with self._making:
+            began = self._tick()
+            if began >= self._fresh_until:
+                self._page = await self._exposition()
+                self._fresh_until = self._tick() + 4 * (self._tick() - began)
+        return web.Response(body=self._page, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _exposition(self) -> bytes:
         """A store that is away costs the connection counts, not the page."""
         try:
             counts = await self._control.counts()
             await self._control.measure()
         except Refusal:
             counts = {}
-        return web.Response(
-            body=self._control.metrics.exposition(
-                {(provider, str(state)): n for (provider, state), n in counts.items()}
-            ),
-            headers={"Content-Type": CONTENT_TYPE_LATEST},
+        return self._control.metrics.exposition(
+            {(provider, str(state)): n for (provider, state), n in counts.items()}
         )

@@ -126,8 +126,9 @@ class Connections:
         state: State | None = None,
         limit: int = 100,
         after: str | None = None,
+        skip: int = 0,
     ) -> Listing:
-        """Connections by id, from behind `after`; tombstones only where `state` asks for them.
+        """Connections by id, from behind `after`, without the first `skip`; tombstones only where `state` asks.
 
         A row whose cells cannot be opened is in the list with `reason` "unreadable" and the cause in
         `last_error`; the others are not disturbed by it (E03).
@@ -144,8 +145,8 @@ class Connections:
                 values.append(str(wanted))
         if state is None:
             where.append("state <> 'disconnected'")
-        sql = f"SELECT * FROM connections WHERE {' AND '.join(where)} ORDER BY id LIMIT ?"  # noqa: S608
-        rows = await self.backend.read(sql, *values, limit)
+        sql = f"SELECT * FROM connections WHERE {' AND '.join(where)} ORDER BY id LIMIT ? OFFSET ?"  # noqa: S608
+        rows = await self.backend.read(sql, *values, limit, skip)
         return [self._inspect(row) for row in rows]
 
     async def due(self, before: int, *, limit: int = 500) -> Listing:

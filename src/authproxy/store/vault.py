@@ -99,6 +99,10 @@ class Vault(Connections, Flows, Agents, Keepsakes, Claims, Upkeep, Deliveries, R
         """
         return await take_lease(self, connection_id, holder=holder, seconds=seconds)
 
+    async def probe(self) -> None:
+        """Whether the store answers; costs the same however full it is. Raises StoreUnavailable."""
+        await self.backend.read("SELECT name FROM meta WHERE name = ?", "store")
+
     async def timeline(self, of: str | ConnectionKey) -> list[Event]:
         """All events of one connection, oldest first."""
         return await timeline(self.backend, of)
