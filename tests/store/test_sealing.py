@@ -184,5 +184,43 @@ def test_a_key_may_be_in_the_environment_or_in_a_file(tmp_path: Path) -> None:
         said({"AUTHPROXY_KEYS_FILE": str(file)}, None, Environment.PRODUCTION)
 
 
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        (0o600, []),
+        (0o440, []),  # as Kubernetes mounts a secret for a group
+        (0o644, ["read by everybody"]),
+        (0o660, ["changed by others"]),
+        (0o666, ["read by everybody", "changed by others"]),
+    ],
+)
+def test_a_key_file_that_others_can_reach_is_said(tmp_path: Path, mode: int, said: list[str]) -> None:
+    file = tmp_path / "keys"
+    file.write_text(generate_key())
+    file.chmod(mode)
+    told: list[str] = []
+    load_keyring(
+        {"AUTHPROXY_KEYS_FILE": str(file)},
+        store_path=None,
+        environment=Environment.PRODUCTION,
+        announce=told.append,
+    )
+    assert len(told) == len(said)
+    assert all(word in line for word, line in zip(said, told, strict=True))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_key_file_that_somebody_else_put_there_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "store.db.keys"
+    file.write_text(generate_key())
+    file.chmod(0o600)
+    os.chown(file, 12345, 12345)
+    told: list[str] = []
+    load_keyring(
+        {}, store_path=tmp_path / "store.db", environment=Environment.DEVELOPMENT, announce=told.append
+    )
+    assert ["12345" in line for line in told] == [True]
+
+
 def test_a_store_in_memory_has_a_key_of_its_own() -> None:
     assert said({}, None, Environment.DEVELOPMENT)[0].ids != said({}, None, Environment.DEVELOPMENT)[0].ids

@@ -147,13 +147,23 @@ def _replace(path: Path, keys: Sequence[str]) -> None:
 def _from_file(path: Path, announce: Callable[[str], None]) -> Keyring:
     try:
         text = path.read_text(encoding="ascii")
-        mode = stat.S_IMODE(path.stat().st_mode)
-    except (OSError, UnicodeDecodeError) as error:
+        found = path.stat()
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise KeyMissing(f"the key file {path} cannot be read: {why}", reason="keys_absent") from None
+    except UnicodeDecodeError:
         raise KeyMissing(
-            f"the key file {path} cannot be read: {type(error).__name__}", reason="keys_absent"
+            f"the key file {path} cannot be read: it is not text", reason="keys_absent"
         ) from None
+    mode = stat.S_IMODE(found.st_mode)
     if mode & 0o004:
         announce(f"the key file {path} can be read by everybody (mode {mode:04o}): chmod 600 it")
+    if mode & 0o022:
+        announce(f"the key file {path} can be changed by others (mode {mode:04o}): chmod 600 it")
+    if found.st_uid not in (0, os.geteuid()):
+        announce(
+            f"the key file {path} belongs to another user ({found.st_uid}): who put it there knows the key"
+        )
     return Keyring.parse(text, source=str(path))
 
 
