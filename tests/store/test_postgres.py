@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 
@@ -152,6 +153,16 @@ async def test_who_is_not_let_in_is_told_why_and_no_password_is(
         assert secret not in shown
     out = capsys.readouterr()
     assert secret not in out.out + out.err
+
+
+@pytest.mark.scenario("F03")
+@pytest.mark.parametrize("rest", ["[::1/x", "127.0.0.1:x/y", "h/x?sslmode=CANARY", "127.0.0.1:1/x"])
+async def test_a_url_that_leads_nowhere_is_said_without_its_password(keyring: Keyring, rest: str) -> None:
+    url = f"postgresql://u:CANARY@{rest}"
+    with pytest.raises(StoreUnavailable) as caught:
+        await Vault.open(url, keyring=keyring, environment=Environment.STAGING)
+    assert caught.value.reason in ("url", "connection")
+    assert "CANARY" not in "".join(traceback.format_exception(caught.value))
 
 
 async def test_where_the_store_is_can_be_told_without_its_password(database: str, open_: Open) -> None:

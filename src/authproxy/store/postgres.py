@@ -92,6 +92,7 @@ _ADVICE: Final = {
     "read_only": "the database takes no writes now",
     "too_many_connections": "the server has no connection left",
     "standby": "this server is a standby: only the primary will do",
+    "connection": "the database server cannot be reached: look at the host and port of the store's URL",
     "url": "the store's URL is not one that PostgreSQL knows",
 }
 _FAULTS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
@@ -109,8 +110,8 @@ class PostgresBackend:
     @classmethod
     async def open(cls, url: str, *, connections: int = 8, may_change: Check | None = None) -> Self:
         """Connects and brings the database to this version's schema; an older one only after `may_change`."""
-        place = redacted(url)
-        given = _parameters(url)
+        with _rim():  # urlsplit, too, refuses some
+            place, given = redacted(url), _parameters(url)
         more: dict[str, Any] = {}
         if "target_session_attrs" not in given:
             more["target_session_attrs"] = "primary"  # of several hosts, the one that is

@@ -36,7 +36,10 @@ async def open_backend(url: str, *, may_change: Check | None = None) -> Backend:
         from authproxy.store.postgres import PostgresBackend
 
         return await PostgresBackend.open(url, may_change=may_change)
-    raise StoreUnavailable(f"no store is known for {url.partition(':')[0]}: URLs", reason="backend_unknown")
+    raise StoreUnavailable(
+        f"no store is known for {url.partition(':')[0]}: URLs; write sqlite:///path or postgresql://host/database",
+        reason="backend_unknown",
+    )
 
 
 def _is_postgres(url: str) -> bool:
