@@ -38,7 +38,7 @@ from authproxy.faces.connect import Connect
 from authproxy.faces.edge import Names, application
 from authproxy.faces.health import Health
 from authproxy.faces.listener import Runner
-from authproxy.faces.unix import inode_of, remove, unix_socket
+from authproxy.faces.unix import bound
 from authproxy.metrics import Metrics
 from authproxy.store.audit import Trail
 from authproxy.store.epoch import Epoch
@@ -215,7 +215,7 @@ class App:
         self._stack.push_async_callback(runner.cleanup)
         site: web.BaseSite
         if address.path is not None:
-            site = web.SockSite(runner, self._unix(address.path))
+            site = web.SockSite(runner, self._stack.enter_context(bound(address.path)))
         else:
             site = web.TCPSite(runner, address.host, address.port)
         await site.start()
@@ -260,7 +260,7 @@ class App:
             secured["ssl_handshake_timeout"] = self.config.timeouts.header
         server: asyncio.AbstractServer
         if address.path is not None:
-            server = await loop.create_unix_server(listener, sock=self._unix(address.path), **secured)
+            server = await loop.create_unix_server(listener, sock=self._stack.enter_context(bound(address.path)), **secured)
         else:
             server = await loop.create_server(listener, address.host, address.port, backlog=1024, **secured)
 
@@ -426,12 +426,6 @@ class App:
             await self.trail.close()
         except StoreUnavailable:
             log.error("audit_not_flushed", waiting=self.trail.waiting)
-
-    def _unix(self, path: str) -> socket.socket:
-        """A socket at `path`, taken away again when this ends."""
-        made = unix_socket(path)
-        self._stack.callback(remove, path, inode_of(path))
-        return made
 
     def _bound(self, addresses: list[Any]) -> int:
         """Remember our own ports, so that no route leads back into us."""

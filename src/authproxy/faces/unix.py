@@ -7,6 +7,8 @@ import os
 import socket
 import stat
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _LOCK = threading.Lock()  # the umask belongs to the whole process
@@ -35,18 +37,17 @@ def unix_socket(path: str) -> socket.socket:
     return made
 
 
-def remove(path: str, inode: int) -> None:
-    """Take our own socket file away, if it is still ours."""
+@contextmanager
+def bound(path: str) -> Iterator[socket.socket]:
+    """The same for as long as a listener lives: its file is taken away afterwards, if it is still ours."""
+    made, file = unix_socket(path), Path(path)
+    inode = file.lstat().st_ino
     try:
-        if Path(path).lstat().st_ino == inode:
-            Path(path).unlink()
-    except FileNotFoundError:
-        return
-
-
-def inode_of(path: str) -> int:
-    """What `remove` knows a socket file by."""
-    return Path(path).lstat().st_ino
+        yield made
+    finally:
+        with suppress(FileNotFoundError):
+            if file.lstat().st_ino == inode:
+                file.unlink()
 
 
 def _remove_dead(path: str) -> None:
