@@ -260,7 +260,9 @@ class App:
             secured["ssl_handshake_timeout"] = self.config.timeouts.header
         server: asyncio.AbstractServer
         if address.path is not None:
-            server = await loop.create_unix_server(listener, sock=self._stack.enter_context(bound(address.path)), **secured)
+            server = await loop.create_unix_server(
+                listener, sock=self._stack.enter_context(bound(address.path)), **secured
+            )
         else:
             server = await loop.create_server(listener, address.host, address.port, backlog=1024, **secured)
 
