@@ -7,13 +7,18 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from math import inf
 
+import structlog
+
 from authproxy.core.config import Limits
 from authproxy.core.errors import Overloaded
 from authproxy.proxy.connection import Connection
 from authproxy.proxy.exchange import Origin, late, unreachable
 
+log = structlog.get_logger()
+
 _WAITING = 1024  # exchanges that wait for a connection to one origin
 _SCRATCH = 256 * 1024  # one read's size; the loop reads one socket at a time, so one buffer serves all
+_LOSING = 2.0  # seconds that closing sockets are given at the end
 _SLACK = 0.01  # deadlines this near to one another are swept together
 
 
@@ -164,6 +169,8 @@ class Pool:
             if made:
                 # A handshake that failed or was given up: its transport is asyncio's, its place is ours.
                 made[0].discard()
+                # uvloop closes what it was still making without a word to its protocol: nobody will call `lost`.
+                self.lost(made[0])
             else:
                 self._give_place(origin, lane)
             raise
@@ -259,7 +266,11 @@ class Pool:
             self._timer = None
         if self._closing:
             self._all_lost = asyncio.Event()
-            await self._all_lost.wait()
+            try:
+                await asyncio.wait_for(self._all_lost.wait(), _LOSING)
+            except TimeoutError:
+                # The trail and the store are closed after this: they must not wait for a socket.
+                log.warning("pool.sockets_left", count=len(self._closing))
 
 
 def _full(origin: Origin) -> Overloaded:
