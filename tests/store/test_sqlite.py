@@ -268,3 +268,21 @@ async def test_a_read_then_write_never_has_to_be_run_again(opener: Opener) -> No
 
     await asyncio.gather(*(vault.backend.write(work) for vault in vaults for _ in range(20)))
     assert runs == 60
+
+
+@pytest.mark.parametrize("many", [0, 1, 99, 100, 101, 250])
+async def test_many_rows_arrive_each_once_and_in_their_order(many: int) -> None:
+    backend = await SqliteBackend.open(None)
+    rows = [("hook", number, number, number * 2) for number in range(many)]
+
+    async def work(tx: Transaction) -> None:
+        await tx.run("CREATE TABLE kept (place INTEGER PRIMARY KEY, a TEXT, b INTEGER, c INTEGER, d INTEGER)")
+        await tx.run("CREATE UNIQUE INDEX one ON kept (a, b)")
+        for _ in range(2):
+            sql = "INSERT INTO kept (a, b, c, d) VALUES (?, ?, ?, ?)\n    ON CONFLICT (a, b) DO NOTHING"
+            await tx.run_many(sql, rows)
+
+    await backend.write(work)
+    found = await backend.read("SELECT a, b, c, d FROM kept ORDER BY place")
+    assert [tuple(row) for row in found] == rows  # type: ignore[arg-type]
+    await backend.close()

@@ -34,7 +34,8 @@ from authproxy.store.vault import Vault
 
 _log = structlog.get_logger()
 
-_BATCH: Final = 500
+_BATCH: Final = 500  # records that are not made to wait for more
+_MOST: Final = 2000  # records of one transaction, where that many wait already
 _EVENTS: Final = 100
 _POLL: Final = 1.0  # seconds between looks at the outbox: events of dead processes, and of vaults in this one
 _BACKOFF_MAX: Final = 5.0
@@ -229,7 +230,7 @@ class Trail:
                 and not await self._vault.backend.read(_WAITING_EVENTS)
             ):
                 return 0
-            batch = list(itertools.islice(self._queue, _BATCH))
+            batch = list(itertools.islice(self._queue, _MOST))
             try:
                 written, head = await self._store(batch)
             except _Forked:
