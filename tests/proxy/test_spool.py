@@ -149,3 +149,18 @@ async def test_a_full_disk_costs_the_replay_and_not_the_request() -> None:
     assert await everything(body) == b"".join(PIECES)
     assert not body.replayable
     assert budget.used == 0
+
+
+@pytest.mark.parametrize(
+    ("keep", "total", "replayable"), [(700, 700, True), (699, 700, False), (700, 699, False)]
+)
+def test_a_body_that_came_whole_is_kept_within_the_same_bounds(
+    keep: int, total: int, replayable: bool
+) -> None:
+    budget = SpoolBudget(total)
+    body = Body(reading([]), budget, keep=keep, memory=0, limit=0, length=700, whole=PIECES[0])
+    assert body.whole == PIECES[0]
+    assert (body.size, body.replayable) == (700, replayable)
+    assert budget.used == (700 if replayable else 0)
+    body.drop()
+    assert (budget.used, body.whole) == (0, None)

@@ -42,6 +42,7 @@ class Body:
     `read` gives the next bytes from the agent, b"" at the end. Up to `keep` bytes are kept, `memory` of them
     in memory and the rest in an unlinked temporary file; past that, or past the budget of all requests,
     nothing is kept and `replayable` is false from then on. Past `limit` bytes (0: none) BodyTooLarge is raised.
+    `whole` is all of it where it had come before it was asked for: then it need not be iterated.
     """
 
     __slots__ = (
@@ -55,6 +56,7 @@ class Body:
         "_read",
         "_tail",
         "size",
+        "whole",
     )
 
     def __init__(
@@ -66,6 +68,7 @@ class Body:
         memory: int,
         limit: int,
         length: int | None,
+        whole: bytes | None = None,
     ) -> None:
         self._read = read
         self._budget = budget
@@ -75,8 +78,15 @@ class Body:
         self._kept = 0
         self._tail: list[bytes] = []
         self._file: IO[bytes] | None = None
-        self._ended = False
+        self._ended = whole is not None
         self.size = 0
+        self.whole = whole
+        if whole is not None:
+            self.size = len(whole)
+            if self.replayable and budget.take(self.size):
+                self._kept = self.size
+            else:
+                self._keep = -1
 
     @property
     def replayable(self) -> bool:
@@ -153,6 +163,7 @@ class Body:
         self._budget.give_back(self._kept)
         self._kept = 0
         self._tail = []
+        self.whole = None
         if self._file is not None:
             _close(self._file)
             self._file = None

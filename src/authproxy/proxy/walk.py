@@ -46,6 +46,7 @@ from authproxy.proxy.relay import Reply, refuse, relay
 from authproxy.proxy.server import Incoming, Sent
 from authproxy.proxy.spool import Body, ReadBody, SpoolBudget
 from authproxy.proxy.tunnel import VIA, Tunnels
+from authproxy.proxy.upload import AT_ONCE
 from authproxy.proxy.upstream import Answer, Exchange, Origin, Upstream
 from authproxy.proxy.websocket import switch
 from authproxy.store.audit import Trail
@@ -239,13 +240,18 @@ class Walk:
     def _body(self, incoming: Incoming, fields: RequestFields, route: Route) -> Body | None:
         if not fields.chunked and not fields.content_length:
             return None
+        content, length = incoming.content, fields.content_length
+        whole: bytes | None = None
+        if length and length <= AT_ONCE and content.is_eof() and not content.exception():
+            whole = content.read_nowait()  # goes out in one write with its head
         return Body(
             _reader(incoming, fields.expects_continue, route.timeouts.idle or None),
             self._budget,
             keep=route.max_replay,
             memory=self._limits.replay_memory,
             limit=route.max_body,
-            length=fields.content_length,
+            length=length,
+            whole=whole,
         )
 
     async def _forward(
@@ -322,7 +328,7 @@ class Walk:
             origin=origin,
             method=method.encode("ascii"),
             head=head,
-            body=body,
+            body=body if body is None or body.whole is None else body.whole,
             length=fields.content_length,
             chunked=fields.chunked,
             idempotent=method in _SAFE,
