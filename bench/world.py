@@ -38,10 +38,11 @@ http {{
     location /bytes/ {{ default_type application/octet-stream; }}
     location = /small {{ return 200 '{answer}'; }}
     # A body is read to its end before it is answered, as an API does.
-    location = /take {{ proxy_pass http://unix:{folder}/inner:/; proxy_pass_request_body off;
-                        proxy_set_header Content-Length ""; }}
+    location = /take {{ proxy_pass http://inner; proxy_pass_request_body off; proxy_set_header Content-Length "";
+                        proxy_http_version 1.1; proxy_set_header Connection ""; }}
   }}
-  server {{ listen unix:{folder}/inner; location / {{ return 200 '{answer}'; }} }}
+  upstream inner {{ server unix:{folder}/inner; keepalive 512; keepalive_requests 1000000000; }}
+  server {{ listen unix:{folder}/inner backlog=4096; location / {{ return 200 '{answer}'; }} }}
 }}
 """
 
