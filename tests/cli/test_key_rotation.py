@@ -64,7 +64,7 @@ class Load:
         self.bad: list[tuple[str, int, bytes]] = []
         self.down = threading.Event()  # the proxy is down on purpose
         self._end = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(user,)) for user in users]
+        self._threads = [threading.Thread(target=self._run, args=(user,), daemon=True) for user in users]
 
     @contextmanager
     def on(self) -> Iterator[None]:

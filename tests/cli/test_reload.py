@@ -183,7 +183,7 @@ def test_a_request_under_way_keeps_what_it_began_with(house: House) -> None:
     house.provider.twist = slow
     house.provider.grants[0].access.extend(["gone", "gone"])  # so the API answers 401, and a refresh begins
     answers: list[tuple[int, Any]] = []
-    asking = threading.Thread(target=lambda: answers.append(house.get()))
+    asking = threading.Thread(target=lambda: answers.append(house.get()), daemon=True)
     asking.start()
     assert entered.wait(20)
     route = house.proxy.config["routes"].pop("kit")

@@ -21,7 +21,7 @@ def test_the_first_request_after_wait_succeeds(tmp_path: Path, provider: Provide
     waiting = subprocess.Popen(
         [sys.executable, "-c", BOOT, "wait", "--control", f"127.0.0.1:{proxy.control}"], env=proxy.env
     )
-    starting = threading.Thread(target=proxy.start)
+    starting = threading.Thread(target=proxy.start, daemon=True)
     starting.start()
     try:
         assert waiting.wait(20) == 0

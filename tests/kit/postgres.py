@@ -113,7 +113,7 @@ class Postgres:
         else:
             raise RuntimeError("PostgreSQL did not start:\n" + "".join(said))
         watchdog.cancel()
-        self._drain = threading.Thread(target=_drain, args=(self._process.stderr,))
+        self._drain = threading.Thread(target=_drain, args=(self._process.stderr,), daemon=True)
         self._drain.start()
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
