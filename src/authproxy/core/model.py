@@ -197,6 +197,9 @@ class Caller:
     may_act_for: tuple[str, ...]
     operator: bool = False
     bound_user: str | None = None
+    session: str | None = None  # the id of the session that this credential is, where it is one
+    routes: tuple[str, ...] | None = None  # the only routes that it may use; None: all
+    tools: tuple[str, ...] | None = None  # the only tools (patterns) that it may call; None: all
 
     def allowed(self, user: str) -> bool:
         """Whether this caller may act for `user`."""
