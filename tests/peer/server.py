@@ -24,7 +24,7 @@ LOGIN = (
 )
 
 
-def configure(database: str, life: int) -> None:
+def configure(database: str, life: float) -> None:
     """Settings, tables, two users and a client of each kind."""
     import django
     from django.conf import settings

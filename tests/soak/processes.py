@@ -50,13 +50,14 @@ class Child:
 
 
 class Provider(Child):
-    """tests/soak/provider.py: one question, one answer."""
+    """tests/soak/provider.py, or foreign.py: one question, one answer."""
 
     base = ""
 
     @classmethod
-    async def start(cls, life: float, users: int) -> Self:
-        provider = await cls.begin("tests.soak.provider", str(life), str(users))
+    async def start(cls, life: float, users: int, *, foreign: bool = False) -> Self:
+        module = "tests.soak.foreign" if foreign else "tests.soak.provider"
+        provider = await cls.begin(module, str(life), str(users))
         provider._turn = asyncio.Lock()
         provider.base = json.loads(await provider.line())["base"]
         return provider

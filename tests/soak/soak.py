@@ -45,6 +45,7 @@ class Plan:
     seconds: float
     processes: int = 8
     store: str = "sqlite"
+    server: str = "sandbox"
     connections: int = 24
     callers: int = 6
     kill_every: float = 2.0
@@ -243,7 +244,7 @@ async def prepared(
 ) -> AsyncIterator[Soak]:
     """Provider and store, open."""
     keys = generate_key()
-    provider = await Provider.start(life, plan.connections)
+    provider = await Provider.start(life, plan.connections, foreign=plan.server == "django")
     try:
         vault = await Vault.open(store, keyring=Keyring.parse(keys), environment=Environment.DEVELOPMENT)
         try:

@@ -42,10 +42,12 @@ class Breaker:
     """One circuit per provider and client, for refreshes alone: exchanging a code stays allowed (B10).
 
     An open circuit lets one asker through when its time is over and stays shut for the others until that one has
-    reported. A changed client (a reload with another secret) starts afresh, so a repair heals at once (C05).
+    reported, or has had the time to; after a pause that the server asked for, everybody may go. A changed client (a
+    reload with another secret) starts afresh, so a repair heals at once (C05).
     """
 
     THRESHOLD = 3  # connections in a row: one connection's trouble is not its neighbours'
+    PROBE = 30.0  # seconds for the one that is let through: it may find a token of another process, and report nothing
 
     def __init__(
         self,
@@ -68,7 +70,9 @@ class Breaker:
             return None
         now = self._tick()
         if now >= circuit.until:
-            circuit.until = now + self._longest  # for the others, until this one has reported
+            if circuit.cause is Cause.LIMITED:
+                del self._circuits[provider]
+            circuit.until = now + min(self._longest, self.PROBE)
             return None
         return Hold(circuit.cause, circuit.reason, circuit.until - now)
 
