@@ -114,12 +114,16 @@ class Authproxy(Prefixed):
         if not store.exists():
             seed(store, key, self.connections)
         file = self.folder / "routes.yaml"
-        file.write_text(json.dumps(configuration(self.world, self.routes)))  # which is YAML too
+        file.write_text(json.dumps(self.configuration()))  # which is YAML too
         command = [sys.executable, "-m", "authproxy", "serve", "--config", str(file), "--log-level=warning"]
         command += ["--store", f"sqlite:///{store}", "--listen", f"127.0.0.1:{self.port}"]
         command += ["--control", f"127.0.0.1:{free_port()}"]
         environ = {KEY_VARIABLE: key.read_text(), "SSL_CERT_FILE": str(self.world.authority)}
         return self.run(command, environ)
+
+    def configuration(self) -> Mapping[str, Any]:
+        """Its routes.yaml."""
+        return configuration(self.world, self.routes)
 
 
 class Naive(Prefixed):

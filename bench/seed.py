@@ -21,15 +21,17 @@ _PROVIDER = "bench"
 _T = TypeVar("_T")
 
 
-def seed(store: Path, key: Path, connections: int) -> None:
-    """A store with connections of user0, user1, …, and the file with its key."""
+def seed(store: Path, key: Path, connections: int, *, expired: int = 0) -> None:
+    """A store with connections of user0, user1, …, and the file with its key. The tokens of the last ones have
+    expired."""
     text = generate_key()
     key.write_text(text)
-    asyncio.run(_fill(store, Keyring.parse(text), connections))
+    asyncio.run(_fill(store, Keyring.parse(text), connections, expired))
 
 
-def configuration(world: World, routes: int) -> Mapping[str, Any]:
-    """routes.yaml with that many routes, the last three of them to the upstreams."""
+def configuration(world: World, routes: int, *, provider: str = "http://127.0.0.1:1") -> Mapping[str, Any]:
+    """routes.yaml with that many routes, the last three of them to the upstreams. Unless tokens have expired, nobody
+    calls the provider: they last for longer than a measurement."""
     ports = {"plain": world.plain, "tls": world.tls, "events": world.events}
     hosts = [f"127.0.0.1:{port}" for port in ports.values()]
     rules = [
@@ -43,7 +45,6 @@ def configuration(world: World, routes: int) -> Mapping[str, Any]:
     for name, port in ports.items():
         scheme = "https" if name == "tls" else "http"
         table[name] = {"upstream": f"{scheme}://127.0.0.1:{port}", "provider": _PROVIDER, "allow": rules}
-    closed = "http://127.0.0.1:1"  # never called: the tokens last for longer than a measurement
     return {
         "version": 1,
         "environment": "development",
@@ -52,12 +53,12 @@ def configuration(world: World, routes: int) -> Mapping[str, Any]:
             _PROVIDER: {
                 "client_id": "bench",
                 "client_auth": "none",
-                "endpoints": {"authorization": closed + "/a", "token": closed + "/t"},
+                "endpoints": {"authorization": provider + "/a", "token": provider + "/t"},
                 "api_hosts": hosts,
             }
         },
         "routes": table,
-        "egress": {"allow": [*hosts, "127.0.0.1:1"]},
+        "egress": {"allow": [*hosts, provider.removeprefix("http://")]},
     }
 
 
@@ -92,7 +93,7 @@ class _AtOnce:
         self._file.close()
 
 
-async def _fill(store: Path, keyring: Keyring, connections: int) -> None:
+async def _fill(store: Path, keyring: Keyring, connections: int, expired: int) -> None:
     environment = Environment.DEVELOPMENT
     made = await Vault.open(f"sqlite:///{store}", keyring=keyring, environment=environment)
     await made.close()
@@ -102,7 +103,7 @@ async def _fill(store: Path, keyring: Keyring, connections: int) -> None:
         tokens = TokenSet(
             access_token=Secret(f"bench-{number:06}-" + "a" * 40),
             refresh_token=Secret(f"refresh-{number:06}-" + "r" * 40),
-            expires_at=now + 7 * 86400,
+            expires_at=now + (7 * 86400 if number < connections - expired else -60),
             lifetime=7 * 86400,
         )
         key = ConnectionKey(DEFAULT_TENANT, f"user{number}", _PROVIDER)
