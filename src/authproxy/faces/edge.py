@@ -27,6 +27,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LABEL = re.compile(r"[a-z0-9_-]{1,63}")
 _BROWSER = ("/connect/", "/callback/")
 _QUIET = frozenset({"/livez", "/readyz", "/metrics"})
+_READS_ITSELF = frozenset({"/mcp"})  # larger bodies, and only once it is known who sends them
 # What reverse proxies, meshes and content networks add, each in its own way; no local client sends any of it.
 _FORWARDED = re.compile(
     r"forwarded|via|(?:true-|x-|x-cluster-)?client-ip|x-real-ip|(?:x-forwarded|x-original|x-envoy|cf|fastly)-.+",
@@ -128,7 +129,8 @@ def application(
         try:
             if peer_is_loopback(request.get_extra_info) and not names.own(host_of(request)):
                 raise BadRequest("The Host header is not one of this listener's names", reason="unknown_host")
-            await _read(request, patience)
+            if request.path not in _READS_ITSELF:
+                await _read(request, patience)
             response = await handler(request)
         except Refusal as refusal:
             code, response = refusal.code, refuse(request, refusal)
@@ -145,7 +147,7 @@ def application(
             log.exception("control_fault", request_id=request_id, route=_route(request))
             code, response = Internal.code, refuse(request, Internal("authproxy failed; its log says how"))
         if not response.prepared:
-            _finish(response, request_id)
+            finish(response, request_id)
         if request.path not in _QUIET:
             log.info(
                 "control_request",
@@ -172,7 +174,8 @@ async def _read(request: web.Request, patience: float) -> None:
         raise BadRequest("The request body did not come in time", reason="slow", status=408) from None
 
 
-def _finish(response: web.StreamResponse, request_id: str) -> None:
+def finish(response: web.StreamResponse, request_id: str) -> None:
+    """Put on the fields that every answer carries; what is streamed needs them before its first byte."""
     headers = response.headers
     headers["X-Request-ID"] = request_id
     headers.setdefault("Cache-Control", "no-store")

@@ -24,7 +24,7 @@ class _Connection(RequestHandler):
     """aiohttp would log and answer with the very bytes that it could not read: a callback's code among them (F02).
     And it would wait an hour for a head that was begun; whoever can reach public_url could take all connections."""
 
-    __slots__ = ("_head_time", "_late", "_most")
+    __slots__ = ("_head_time", "_late", "_left", "_most")
 
     def __init__(
         self,
@@ -39,6 +39,11 @@ class _Connection(RequestHandler):
         self._head_time = head_time
         self._most = most
         self._late: asyncio.TimerHandle | None = None
+        self._left: asyncio.Future[None] = loop.create_future()
+
+    async def left(self) -> None:
+        """Returns when this connection is no more."""
+        await asyncio.shield(self._left)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -56,6 +61,8 @@ class _Connection(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._in_time()
+        if not self._left.done():
+            self._left.set_result(None)
         super().connection_lost(exc)
 
     def _give_up(self) -> None:
@@ -104,6 +111,13 @@ class _Connection(RequestHandler):
         )
         response.force_close()
         return response
+
+
+async def left(request: web.BaseRequest) -> None:
+    """Returns when who sent this request has gone: aiohttp does not tell handlers."""
+    protocol = request.protocol
+    assert isinstance(protocol, _Connection)
+    await protocol.left()
 
 
 class _Server(web.Server):
