@@ -37,6 +37,7 @@ from authproxy.faces.api import Api
 from authproxy.faces.connect import Connect
 from authproxy.faces.edge import Names, application
 from authproxy.faces.health import Health
+from authproxy.faces.inquiry import Inquiries
 from authproxy.faces.listener import Runner
 from authproxy.faces.unix import bound
 from authproxy.metrics import Metrics
@@ -124,7 +125,7 @@ class App:
         self.desk = Desk([self._kind(choice) for choice in config.identity.callers])
         self.control = self._control()
         self._stack = AsyncExitStack()
-        self._control_face: Api | None = None
+        self._inquiries: Inquiries | None = None
         self.own: set[tuple[str, int]] = set()
         self.keywatch: KeyWatch | None = None
         self.epoch = Epoch(vault.backend, None)
@@ -192,7 +193,8 @@ class App:
 
     async def listen_control(self, address: Address) -> int:
         """Serve the control plane; returns the port that was bound."""
-        api = Api(self.control, self.desk, self.names)
+        inquiries = Inquiries(self.desk, self.names)
+        api = Api(self.control, inquiries)
         connect = Connect(
             self.flows,
             public_url=self.config.public_url,
@@ -219,7 +221,7 @@ class App:
         else:
             site = web.TCPSite(runner, address.host, address.port)
         await site.start()
-        self._control_face = api
+        self._inquiries = inquiries
         return self._bound(runner.addresses)
 
     async def listen_data(self, address: Address) -> int:
@@ -319,8 +321,8 @@ class App:
         if config.egress != before.egress:
             self.guard.allow_only(config.egress.allow)
         self.control.consent = self._consent()
-        if self._control_face is not None:
-            self._control_face.recognise_by(desk)
+        if self._inquiries is not None:
+            self._inquiries.recognise_by(desk)
         if self._plane is not None:
             self._plane.take(config, desk, routes, redial=config.egress != before.egress)
 
@@ -328,8 +330,8 @@ class App:
         """Stop accepting, drain requests, drain refreshes, flush the trail, close the store."""
         self.control.draining = True
         self.background.stop()
-        if self._control_face is not None:
-            self._control_face.close()
+        if self._inquiries is not None:
+            self._inquiries.close()
         await self._stack.aclose()
 
     async def note(self, kind: str, data: Mapping[str, Any]) -> None:

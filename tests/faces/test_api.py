@@ -12,8 +12,8 @@ from aiohttp.test_utils import make_mocked_request
 
 from authproxy.core.errors import ConnectionRequired
 from authproxy.core.model import ConnectionKey
-from authproxy.faces.api import MAX_WAITS
 from authproxy.faces.health import Health
+from authproxy.faces.inquiry import MAX_WAITS
 from tests.faces.conftest import Desk, Start
 from tests.kit.provider import CANARY
 
