@@ -148,13 +148,13 @@ class LyingDns:
         ]
 
 
-@pytest.mark.scenario("G22")
+@pytest.mark.scenario("G22", "D26")
 @pytest.mark.parametrize("address", METADATA + NOWHERE)
 def test_metadata_services_and_what_is_no_upstream_stay_refused_whatever_is_allowed(address: str) -> None:
     assert not EgressGuard(EVERYTHING).permitted(address, "api.example.com", 443)
 
 
-@pytest.mark.scenario("G22")
+@pytest.mark.scenario("G22", "D26")
 @pytest.mark.parametrize("address", INNER)
 def test_inner_addresses_need_the_operators_word(address: str) -> None:
     assert not EgressGuard().permitted(address, "api.example.com", 443)

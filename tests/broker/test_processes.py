@@ -94,7 +94,7 @@ async def test_processes_share_one_refresh(house: House, running: list[Process])
     assert await stored_refresh_digest(broker) in house.sandbox.live_refresh_digests()
 
 
-@pytest.mark.scenario("A04", "A05")
+@pytest.mark.scenario("A04", "A05", "D34")
 async def test_a_process_that_hangs_on_a_slow_provider_keeps_the_others_waiting(
     house: House, running: list[Process]
 ) -> None:
@@ -131,7 +131,7 @@ SENT = ("after_send", "after_response", "before_commit")
 SAVED = ("after_commit", "before_release")
 
 
-@pytest.mark.scenario("A08", "A09")
+@pytest.mark.scenario("A08", "A09", "D8", "N4")
 @pytest.mark.parametrize("point", [*UNSENT, *SENT, *SAVED])
 async def test_killed_anywhere_then_started_again(tmp_path: Path, running: list[Process], point: str) -> None:
     async with house_at(tmp_path) as house:

@@ -153,7 +153,7 @@ async def test_a_waiter_takes_the_winners_token_while_the_lease_still_stands(tmp
         assert len(house.sandbox.refreshes()) == 1
 
 
-@pytest.mark.scenario("A12")
+@pytest.mark.scenario("A12", "D9")
 async def test_the_agent_that_hangs_up_takes_nothing_with_it(house: House) -> None:
     broker = await house.broker()
     await house.connect(broker)
@@ -333,7 +333,7 @@ async def test_an_absent_refresh_token_keeps_the_old_one(house: House) -> None:
     assert await stored_refresh_digest(broker) in house.sandbox.live_refresh_digests()
 
 
-@pytest.mark.scenario("A19", "B12", "B13")
+@pytest.mark.scenario("A19", "B12", "B13", "D23")
 @pytest.mark.parametrize(
     "form",
     [
@@ -790,7 +790,7 @@ class Faulty:
         await self._backend.close()
 
 
-@pytest.mark.scenario("A20", "A21")
+@pytest.mark.scenario("A20", "A21", "D7")
 async def test_a_rotation_that_cannot_be_saved_is_held_used_and_saved_later(tmp_path: Path) -> None:
     async with house_at(tmp_path) as house:
         backend = Faulty(await open_backend(f"sqlite:///{house.path}"))
@@ -856,7 +856,7 @@ async def test_a_held_rotation_is_used_although_the_old_token_looks_good(tmp_pat
         backend.broken = False
 
 
-@pytest.mark.scenario("A07")
+@pytest.mark.scenario("A07", "D6", "N5")
 async def test_without_the_lease_nothing_is_sent(tmp_path: Path) -> None:
     async with house_at(tmp_path) as house:
         backend = Faulty(await open_backend(f"sqlite:///{house.path}"))

@@ -172,7 +172,7 @@ def installation(tmp_path: Path) -> Iterator[tuple[Proxy, Provider, Path]]:
     provider.close()
 
 
-@pytest.mark.scenario("E02", "E01")
+@pytest.mark.scenario("E02", "E01", "N23")
 @pytest.mark.timeout(180)
 def test_the_drill(installation: tuple[Proxy, Provider, Path]) -> None:
     proxy, provider, keys = installation

@@ -38,7 +38,7 @@ FORMS = {
 }
 
 
-@pytest.mark.scenario("F05")
+@pytest.mark.scenario("F05", "N8")
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_every_form_cut_at_every_place(form: str) -> None:
     body = b"before " + FORMS[form] + b" after"

@@ -27,6 +27,7 @@ async def call(work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     return await asyncio.to_thread(work, *args, **kwargs)
 
 
+@pytest.mark.scenario("N10")
 async def test_start_and_wait_for_completion(desk: Desk, client: Arcade) -> None:
     begun = await call(client.auth.start, "alice", "kit", scopes=["read"])
     assert begun.status == "not_started"

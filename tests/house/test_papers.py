@@ -56,6 +56,7 @@ def test_the_manifests_fit_the_schemas(name: str) -> None:
         kubernetes_validate.validate(document, "1.32", strict=True)
 
 
+@pytest.mark.scenario("J09")
 def test_the_sidecar_is_native_and_hardened() -> None:
     documents = list(yaml.safe_load_all((ROOT / "k8s" / "agent.yaml").read_text()))
     pod = next(d for d in documents if d["kind"] == "StatefulSet")["spec"]["template"]["spec"]
@@ -64,6 +65,9 @@ def test_the_sidecar_is_native_and_hardened() -> None:
     assert sidecar["securityContext"]["readOnlyRootFilesystem"] is True
     assert {"startupProbe", "readinessProbe", "livenessProbe"} <= set(sidecar)
     assert "--listen=127.0.0.1:8700" in sidecar["args"]
+    # It is told to stop after the agent has ended, and nothing may turn that order round (J09).
+    assert not [one for one in (*pod["initContainers"], *pod["containers"]) if "lifecycle" in one]
+    assert sidecar["name"] not in {one["name"] for one in pod["containers"]}
     assert pod["terminationGracePeriodSeconds"] > Config(version=1).refresh.deadline
 
 

@@ -303,7 +303,9 @@ def _places(crawl: Crawl, directory: Path) -> Iterator[tuple[str, bytes]]:
             yield f"file {file.name}", file.read_bytes()
 
 
-@pytest.mark.scenario("F02", "F03", "F04", "F05", "F08", "F11", "F12", "D24", "D30", "J06", "E04")
+@pytest.mark.scenario(
+    "F02", "F03", "F04", "F05", "F08", "F11", "F12", "D24", "D30", "J06", "E04", "D32", "N22"
+)
 @pytest.mark.timeout(120)
 async def test_no_canary_leaves_its_cage(tmp_path: Path) -> None:
     with lanes(tmp_path, 40) as (made, _):

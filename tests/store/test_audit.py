@@ -72,6 +72,7 @@ async def test_the_writer_writes_by_itself(vault: Vault, trail: Trail) -> None:
     assert len(await records(vault, kind="request")) == 1
 
 
+@pytest.mark.scenario("N13")
 async def test_strict_returns_when_it_is_on_disk(vault: Vault) -> None:
     trail = Trail(vault, flush=3600, durability="strict")
     await trail.start()

@@ -52,7 +52,7 @@ def upload(lane: Lane, method: bytes, body: bytes | None, framing: str, user: by
 SIZES = (0, 1, 1024, MEMORY - 1, MEMORY, MEMORY + 1, LIMIT - 1, LIMIT)
 
 
-@pytest.mark.scenario("D2", "D07", "D1")
+@pytest.mark.scenario("D2", "D07", "D1", "N2", "N6")
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("method", [b"POST", b"PUT", b"PATCH"])
@@ -88,6 +88,7 @@ async def test_a_401_on_a_bare_request_too(lane: Lane, method: bytes, mode: str)
     assert grant.asked == 1
 
 
+@pytest.mark.scenario("N6")
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 @pytest.mark.parametrize("size", [LIMIT + 1, 2**20])
 @pytest.mark.parametrize("method", [b"POST", b"PUT"])
@@ -207,7 +208,7 @@ async def test_fifty_at_once_cost_one_refresh(lane: Lane) -> None:
     assert grant.asked == 1
 
 
-@pytest.mark.scenario("D06", "D5", "D3")
+@pytest.mark.scenario("D06", "D5", "D3", "N3")
 async def test_a_late_401_for_an_old_token_uses_the_newer_one(lane: Lane) -> None:
     """Twenty requests hang upstream with the old token; one other has it renewed; then their 401s come."""
     user, grant = await user_of(lane)
