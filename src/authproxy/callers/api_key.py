@@ -1,4 +1,4 @@
-"""Callers with an agent key (`apx_…`): a table of digests in memory, kept no older than the leash."""
+"""Callers with an agent key or a session (`apx_…`): digests in memory, believed no longer than the leash."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import asyncio
 import base64
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import structlog
 
 from authproxy.callers.presented import PREFIX, Presented
 from authproxy.core.config import CallerChoice
 from authproxy.core.errors import CallerUnknown, StoreUnavailable
-from authproxy.core.model import AgentKey, Caller
+from authproxy.core.model import AgentKey, Caller, Session
 
 BLIND = 30.0
 """Seconds for which the table is believed while the store cannot be read: an outage of the store must not become
@@ -29,18 +30,30 @@ def new_key(random: Callable[[int], bytes] = secrets.token_bytes) -> str:
 
 PAUSE = 0.2
 """Seconds between two readings of the table for keys that are not in it."""
+PACE = 0.02
+"""Seconds between two readings of sessions that are not known here."""
+IDLE = 20
+"""Readings of the table after which a session that was not used meanwhile is forgotten here, not ended."""
+MOST = 500
+"""Sessions that are asked for in one reading."""
+
+Keys = Callable[[], Awaitable[Iterable[AgentKey]]]
+SessionsOf = Callable[[Collection[str]], Awaitable[Iterable[Session]]]
 
 
 class ApiKeys:
-    """Recognises agent keys, each in its own tenant and within the configured bound of users.
+    """Recognises agent keys and sessions, each in its own tenant and within the configured bound of users.
 
-    `load` reads all of them; `refresh` and `run` keep the table young.
+    `load` reads all keys; of sessions, which are many, only those that are used here are known, and `load_sessions`
+    reads them by their digests. `refresh` and `run` keep both young. Readings stand in a line, so that what was read
+    before a change never replaces what was read after it.
     """
 
     def __init__(
         self,
         choice: CallerChoice,
-        load: Callable[[], Awaitable[Iterable[AgentKey]]],
+        load: Keys,
+        load_sessions: SessionsOf | None = None,
         *,
         leash: float = 5.0,
         clock: Callable[[], float] = time.time,
@@ -48,32 +61,76 @@ class ApiKeys:
     ) -> None:
         self._bound = choice.may_act_for
         self._load = load
+        self._load_sessions = load_sessions
         self._period = leash / 2
         self._blind = max(BLIND, leash)
         self._clock = clock
         self._monotonic = monotonic
         self._keys: Mapping[str, tuple[AgentKey, Caller]] = {}
+        self._minters: Mapping[str, AgentKey] = {}
+        self._sessions: dict[str, _Known] = {}
+        self._wanted: dict[str, None] = {}
+        self._reading = asyncio.Lock()
         self._read_at: float | None = None
+        self._sought_at: float | None = None
 
     async def refresh(self) -> None:
         """Read the table anew; raises StoreUnavailable and keeps the old one where it cannot be read."""
+        async with self._reading:
+            await self._refresh()
+
+    async def _refresh(self) -> None:
         started = self._monotonic()
-        keys = await self._load()
+        keys = list(await self._load())
+        used = [digest for digest, known in self._sessions.items() if known.idle < IDLE]
+        found: dict[str, _Known] = {}
+        for start in range(0, len(used), MOST):
+            found |= await self._found(used[start : start + MOST])
+        for digest, known in found.items():
+            known.idle = self._sessions[digest].idle + 1
         self._keys = {key.digest: (key, self._caller(key)) for key in keys}
+        self._minters = {key.id: key for key in keys}
+        self._sessions = found
         self._read_at = started
 
     async def look_again(self) -> bool:
-        """Whether the table was read anew for a key that it does not know, such as one made a moment ago.
+        """Whether what is known was read anew for a key that is not, such as one made a moment ago.
 
-        At most five times a second, so that made-up keys cost the store next to nothing.
+        All keys at most five times a second, and sessions at most fifty times, those that are asked for together: so
+        made-up keys cost the store next to nothing. Raises StoreUnavailable where it cannot be said whether there is
+        such a session.
         """
-        if self._read_at is not None and self._monotonic() - self._read_at < PAUSE:
-            return False
-        try:
-            await self.refresh()
-        except StoreUnavailable:
-            return False
+        async with self._reading:
+            read = await self._seek()
+            if self._read_at is not None and self._monotonic() - self._read_at < PAUSE:
+                return read
+            try:
+                await self._refresh()
+            except StoreUnavailable:
+                return read
         return True
+
+    async def reread(self, digest: str) -> None:
+        """Know of a change to this session from here on, whatever was being read meanwhile."""
+        async with self._reading:
+            self._sessions.pop(digest, None)
+
+    async def _seek(self) -> bool:
+        """Read the sessions that are wanted; what another one in the line has read already is not read again."""
+        if self._load_sessions is None or not self._wanted:
+            return self._load_sessions is not None
+        if self._sought_at is not None and (rest := self._sought_at + PACE - self._monotonic()) > 0:
+            await asyncio.sleep(min(rest, PACE))
+        wanted = list(self._wanted)[:MOST]
+        for digest in wanted:
+            del self._wanted[digest]
+        self._sought_at = self._monotonic()
+        self._sessions |= await self._found(wanted)
+        return True
+
+    async def _found(self, digests: Collection[str]) -> dict[str, _Known]:
+        sessions = () if self._load_sessions is None else await self._load_sessions(digests)
+        return {session.digest: self._known(session) for session in sessions}
 
     async def run(self) -> None:
         """Keep the table within the leash until cancelled. Half the leash is left for the reading itself."""
@@ -95,14 +152,30 @@ class ApiKeys:
         if self._read_at is None or self._monotonic() - self._read_at > self._blind:
             raise StoreUnavailable("The table of agent keys cannot be read now")
         entry = self._keys.get(shown.digest)
-        if entry is None:
+        if entry is not None:
+            key, caller = entry
+            self._demand_good(key, "The agent key")
+            return caller
+        known = self._sessions.get(shown.digest)
+        if known is None:
+            if self._load_sessions is not None and len(self._wanted) < MOST:
+                self._wanted[shown.digest] = None
             raise CallerUnknown("The agent key is not known", reason="unknown_key")
-        key, caller = entry
-        if key.revoked_at is not None:
-            raise CallerUnknown("The agent key has been revoked", reason="revoked_key")
-        if key.expires_at is not None and self._clock() >= key.expires_at:
-            raise CallerUnknown("The agent key has expired", reason="expired_key")
-        return caller
+        known.idle = 0
+        session = known.session
+        self._demand_good(session, "The session")
+        if session.minted_by.startswith("agt_"):
+            minter = self._minters.get(session.minted_by)
+            if minter is None or minter.tenant != session.tenant:
+                raise CallerUnknown("The key that minted this session is not known", reason="unknown_key")
+            self._demand_good(minter, "The key that minted this session")
+        return known.caller
+
+    def _demand_good(self, one: AgentKey | Session, what: str) -> None:
+        if one.revoked_at is not None:
+            raise CallerUnknown(f"{what} has been revoked", reason="revoked_key")
+        if one.expires_at is not None and self._clock() >= one.expires_at:
+            raise CallerUnknown(f"{what} has expired", reason="expired_key")
 
     def _caller(self, key: AgentKey) -> Caller:
         return Caller(
@@ -112,7 +185,30 @@ class ApiKeys:
             may_act_for=both(key.may_act_for, self._bound),
             operator=key.operator,
             bound_user=one_user(key.may_act_for),
+            key=key.id,
         )
+
+    def _known(self, session: Session) -> _Known:
+        caller = Caller(
+            tenant=session.tenant,
+            agent=session.agent,
+            kind="session",
+            may_act_for=both((session.user,), self._bound),
+            bound_user=session.user,
+            session=session.id,
+            routes=session.routes,
+            tools=session.tools,
+        )
+        return _Known(session, caller)
+
+
+@dataclass(slots=True)
+class _Known:
+    """A session, and how many readings ago it was last used."""
+
+    session: Session
+    caller: Caller
+    idle: int = 0
 
 
 def one_user(patterns: Sequence[str]) -> str | None:

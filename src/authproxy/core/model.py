@@ -184,11 +184,35 @@ class AgentKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Session:
+    """A credential for one agent and one user that another caller has minted, as kept: its digest, never its text.
+
+    `minted_by` is the id of the minter's key (`agt_…`), else its kind and name. `routes` and `tools` are the only
+    ones that it may use, None: all. `ttl` is in seconds, and what a renewal adds; after `renewable_until` (None:
+    from the beginning) nothing is added any more.
+    """
+
+    id: str
+    tenant: str
+    agent: str
+    user: str
+    digest: str
+    minted_by: str
+    routes: tuple[str, ...] | None
+    tools: tuple[str, ...] | None
+    ttl: int
+    created_at: int
+    expires_at: int
+    renewable_until: int | None = None
+    revoked_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """The authenticated identity behind a request.
 
     `may_act_for` holds user ids, `*`, or prefixes that end in `*`. `bound_user` is set where the credential
-    itself names the one user; then no user header is needed.
+    itself names the one user; then no user header is needed. `key` is the id of the agent key, where it is one.
     """
 
     tenant: str
@@ -197,6 +221,7 @@ class Caller:
     may_act_for: tuple[str, ...]
     operator: bool = False
     bound_user: str | None = None
+    key: str | None = None
     session: str | None = None  # the id of the session that this credential is, where it is one
     routes: tuple[str, ...] | None = None  # the only routes that it may use; None: all
     tools: tuple[str, ...] | None = None  # the only tools (patterns) that it may call; None: all

@@ -202,7 +202,30 @@ _UPKEEP: Final = (
     "CREATE INDEX connections_unused ON connections (provider, obtained_at) WHERE state = 'active'",
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _UPKEEP)
+_SESSIONS: Final = (
+    # Of the credential only its digest. `routes` and `tools` are JSON lists, NULL: all of them.
+    """CREATE TABLE sessions (
+        id {text} PRIMARY KEY,
+        tenant {text} NOT NULL,
+        agent {text} NOT NULL,
+        user_id {text} NOT NULL,
+        digest {text} NOT NULL,
+        minted_by {text} NOT NULL,
+        routes {text},
+        tools {text},
+        ttl {int} NOT NULL,
+        created_at {int} NOT NULL,
+        expires_at {int} NOT NULL,
+        renewable_until {int},
+        revoked_at {int}
+    ){strict}""",
+    "CREATE UNIQUE INDEX sessions_digest ON sessions (digest)",
+    "CREATE INDEX sessions_minter ON sessions (tenant, minted_by, expires_at) WHERE revoked_at IS NULL",
+    "CREATE INDEX sessions_tenant ON sessions (tenant, id)",
+    "CREATE INDEX sessions_expiry ON sessions (expires_at)",
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _UPKEEP, _SESSIONS)
 """Migration n brings a store from schema n to schema n + 1."""
 
 

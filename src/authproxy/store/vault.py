@@ -20,6 +20,7 @@ from authproxy.store.lease import Intent, Leased, take_lease
 from authproxy.store.revocations import Revocations
 from authproxy.store.rotation import Rotation
 from authproxy.store.sealing import Keyring, Safe
+from authproxy.store.sessions import Sessions
 from authproxy.store.sqlite import SqliteBackend, sqlite_path
 from authproxy.store.stamp import check_stamp, open_safe
 from authproxy.store.upkeep import Upkeep
@@ -46,7 +47,9 @@ def _is_postgres(url: str) -> bool:
     return url.startswith(("postgresql:", "postgres:"))
 
 
-class Vault(Connections, Flows, Agents, Keepsakes, Claims, Upkeep, Deliveries, Revocations, Rotation):
+class Vault(
+    Connections, Flows, Agents, Sessions, Keepsakes, Claims, Upkeep, Deliveries, Revocations, Rotation
+):
     """One open store.
 
     Reads tell three answers apart: a value, None for what definitely is not there, and StoreUnavailable or
