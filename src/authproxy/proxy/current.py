@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from dataclasses import replace
 
-from authproxy.core.routes import RouteTable
+from authproxy.core.routes import Route, RouteTable
 from authproxy.proxy.server import Incoming, Sent
 from authproxy.proxy.walk import Walk
 
@@ -20,6 +20,10 @@ class Current:
     def turn(self, walk: Walk, routes: RouteTable) -> None:
         """From the next request on."""
         self._walk, self._routes = walk, routes
+
+    def route(self, name: str) -> Route | None:
+        """The route of this name, as it is from now on."""
+        return self._routes.get(name)
 
     def __call__(self, incoming: Incoming) -> Awaitable[Sent]:
         place = incoming.client.place

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from authproxy.callers.presented import Presented
 from authproxy.core.routes import Route
+from authproxy.proxy.behalf import Behalf
 
 
 class Inside(NamedTuple):
@@ -27,11 +28,13 @@ class Inside(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """`route` is set where the whole listener is one route; `secure` says whether agents speak TLS there."""
+    """`route` is set where the whole listener is one route; `secure` says whether agents speak TLS there. `behalf` is
+    set where no listener is: the request is one that we make ourselves."""
 
     route: Route | None = None
     secure: bool = False
     tunnel: Inside | None = None
+    behalf: Behalf | None = None
 
 
 MAIN = Place()

@@ -38,6 +38,12 @@ class Reception:
         self, incoming: Incoming, fields: RequestFields, target: Target, entry: Entry
     ) -> tuple[Caller, str]:
         """The caller, and the user it may act for. A credential bound to a user needs no user header."""
+        settled = incoming.client.place.behalf
+        if settled is not None:
+            entry.tenant, entry.agent = settled.caller.tenant, settled.caller.agent
+            self._allow(settled.caller, settled.user)
+            entry.user = settled.user
+            return settled.caller, settled.user
         caller, user = self._read(incoming, fields, target, entry)
         if user is None:
             user = message.user_of(fields.users, self._user_header)

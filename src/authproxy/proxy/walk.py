@@ -54,6 +54,7 @@ from authproxy.store.audit import Trail
 log = structlog.get_logger()
 
 PEEK = 64 * 1024  # bytes of an answer that may be looked at to recognise an expired token
+TOOL = "tool"  # the way in of what we ask ourselves, for a tool's call
 _SAFE = frozenset(
     {"GET", "HEAD", "OPTIONS"}
 )  # sent again on a stale connection without asking: RFC 9110 §9.2.2
@@ -99,7 +100,9 @@ class Walk:
         self.active = 0
 
     async def __call__(self, incoming: Incoming) -> Sent:
-        entry = Entry(self._new_id(), incoming.method)
+        behalf = incoming.client.place.behalf
+        make = Entry if behalf is None else behalf.entry
+        entry = make(self._new_id(), incoming.method)
         reply = Reply(incoming, entry, self._limits.max_scrub)
         self.active += 1
         try:
@@ -136,6 +139,8 @@ class Walk:
         target = message.target_of(incoming.method, incoming.target)
         place = incoming.client.place
         entry.via = VIA if place.tunnel is not None or target.form == "authority" else target.form
+        if place.behalf is not None:
+            entry.via = TOOL
         if target.form == "authority":
             reply.keep_alive = False
             incoming.content.feed_eof()  # what follows is no body, and is not read as one
@@ -150,14 +155,15 @@ class Walk:
             lambda: self._reception.welcome(incoming, fields, target, entry)
         )
         route, path = self._route(place, fields, target, entry)
-        if target.form == "origin" and place.tunnel is None:
+        if target.form == "origin" and place.tunnel is None and place.behalf is None:
             reply.base = _base(place, route, fields)
             if route.rewrite_urls:
                 message.ask_identity(fields)
         self._judge(route, incoming.method, path, fields, entry)
         key = ConnectionKey(caller.tenant, user, route.provider, account_of(fields))
         entry.concern(key)
-        usable = await self._tokens.token(key, scopes=route.scopes, agent=caller.agent)
+        scopes = route.scopes if place.behalf is None else place.behalf.scopes
+        usable = await self._tokens.token(key, scopes=scopes, agent=caller.agent)
         if self._strict:
             await self._trail.settled(entry.begin(self._trail))
         body = self._body(incoming, fields, route)

@@ -1,0 +1,51 @@
+"""A request of our own on the walk: whose it is, what for, and how its record says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from authproxy.core.model import DEFAULT_ACCOUNT, Caller
+from authproxy.proxy.record import Entry
+
+
+class OwnEntry(Entry):
+    """The record of a request that a tool's call sends."""
+
+    __slots__ = ("behalf",)
+
+    def __init__(self, request_id: str, method: str, behalf: Behalf) -> None:
+        super().__init__(request_id, method)
+        self.behalf = behalf
+
+    def _facts(self) -> dict[str, Any]:
+        behalf = self.behalf
+        return super()._facts() | {
+            "tool": behalf.tool,
+            "call": behalf.call,
+            "scopes": list(behalf.scopes),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Behalf:
+    """What has been settled before the request was made, and is not asked again: the caller was identified, and may
+    act for the user.
+
+    `tool` and `call` (the id of the call that the request belongs to) are for the record. `scopes` are all that the
+    grant must hold: the route's and the tool's. `entries` gets the request's record while it is being made.
+    """
+
+    caller: Caller
+    user: str
+    tool: str
+    call: str
+    scopes: tuple[str, ...]
+    account: str = DEFAULT_ACCOUNT
+    entries: list[OwnEntry] = field(default_factory=list, compare=False, repr=False)
+
+    def entry(self, request_id: str, method: str) -> OwnEntry:
+        """The record that the walk fills in."""
+        entry = OwnEntry(request_id, method, self)
+        self.entries.append(entry)
+        return entry

@@ -1,0 +1,70 @@
+"""Runs one call of a tool: input checked, a deadline over all of it, every failure a ToolError, output bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+
+from authproxy.core.toolbox import Tools as Limits
+from authproxy.proxy.inner import Inner
+from authproxy.tools.arguments import checked
+from authproxy.tools.asking import Errand, WalkApi
+from authproxy.tools.failures import PERHAPS
+from authproxy.tools.results import bounded
+from authproxy.tools.tool import Call, Input, Json, Kind, Tool, ToolError
+
+__all__ = ["Errand", "Runner", "WalkApi"]
+
+log = structlog.get_logger()
+
+
+class Runner:
+    """`limits` are asked with every call, so that another configuration is heeded at once."""
+
+    def __init__(
+        self, inner: Inner, limits: Callable[[], Limits], *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._inner = inner
+        self._limits = limits
+        self._clock = clock
+
+    def api(self, errand: Errand) -> WalkApi:
+        """What the call's requests are sent with; it knows them afterwards."""
+        return WalkApi(self._inner, errand, now=self._clock)
+
+    def check(self, tool: Tool, given: Mapping[str, Any]) -> Input:
+        """The input as the tool's function gets it. Raises ToolError."""
+        return checked(tool, given)
+
+    async def run(self, api: WalkApi, given: Input) -> Json:
+        """The result of one call with checked input. Raises ToolError, and nothing else but cancellation."""
+        errand, limits = api.errand, self._limits()
+        call = Call(given, api, int(self._clock()), errand.user)
+        name = errand.tool.qualified_name
+        deadline = asyncio.timeout(limits.timeout)
+        try:
+            async with deadline:
+                value = await errand.tool.run(call)
+        except ToolError:
+            raise
+        except Exception as error:
+            if deadline.expired() and isinstance(error, TimeoutError):
+                raise _late(api, limits.timeout) from None
+            # The one edge between us and a tool's function: its bug is logged whole, and told as what it is.
+            log.exception("tool_fault", tool=name, call=errand.call)
+            raise ToolError(
+                Kind.FATAL,
+                f"{name} failed by a fault of its own; trying again will not help.",
+                developer_message=f"authproxy's log has it under the call {errand.call}",
+            ) from None
+        return bounded(value, limits.max_output)
+
+
+def _late(api: WalkApi, seconds: float) -> ToolError:
+    name, harmless = api.errand.tool.qualified_name, api.repeatable
+    text = f"{name} did not end within {seconds:g} seconds"
+    return ToolError(Kind.TIMEOUT, text if harmless else text + PERHAPS, can_retry=harmless)
