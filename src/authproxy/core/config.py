@@ -11,12 +11,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from authproxy.core.bounds import Allowance, Limits, RouteTimeouts, Shares, Timeouts
 from authproxy.core.model import DEFAULT_TENANT, EMPTY, Environment
 from authproxy.core.secret import Secret
 from authproxy.core.setting import setting
 from authproxy.core.tending import Refresh, Webhook
+from authproxy.core.toolbox import Tools
 
-__all__ = ["Refresh", "Webhook", "setting"]  # beside the classes below
+__all__ = [
+    "Allowance",
+    "Limits",
+    "Refresh",
+    "RouteTimeouts",
+    "Shares",
+    "Timeouts",
+    "Tools",
+    "Webhook",
+    "setting",
+]  # beside the classes below
 
 
 _NAME = r"[a-z0-9][a-z0-9_-]{0,62}"
@@ -185,6 +197,12 @@ class ProviderChoice:
         pattern=r"\S+",
         must="must be one URI, without spaces",
     )
+    limits: Shares = setting("how much of its APIs may be asked for", factory=Shares)
+    pauses: Literal["user", "app"] | None = setting(
+        "whose requests are kept back when it answers 429 with a time to wait: its `user`'s, or those of all users of "
+        "your `app`; default: what the catalogue says, else `user`",
+        None,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,18 +222,6 @@ class Rule:
         pattern=r"/[^?#]*",
         must="must begin with `/` and have no query",
     )
-
-
-@dataclass(frozen=True, slots=True)
-class RouteTimeouts:
-    """Overrides of the timeouts for one route."""
-
-    connect: float | None = setting("seconds to connect, TLS included", None, minimum=0.001)
-    first_byte: float | None = setting("seconds until the answer's head", None, minimum=0.001)
-    idle: float | None = setting(
-        "seconds between two reads of the answer's body; 0: no limit", None, minimum=0
-    )
-    total: float | None = setting("seconds for the whole exchange; 0: no limit", None, minimum=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +255,12 @@ class RouteChoice:
         "largest body kept for a replay; default: limits.max_replay", None, minimum=0
     )
     timeouts: RouteTimeouts = setting("overrides for this route", factory=RouteTimeouts)
+    limits: Shares = setting("how much of this route may be asked for", factory=Shares)
+    share_pauses: bool = setting(
+        "when the provider says 429 with a time to wait, keep the user's other requests back until then "
+        "(limits.longest_pause)",
+        True,
+    )
     keep_set_cookie: bool | None = setting(
         "pass the upstream's Set-Cookie on to agents; default: no for the catalogue's routes (a session would "
         "outlive a revocation), yes for your own",
@@ -272,50 +284,6 @@ class RouteChoice:
         must="must be `host:port` or `unix:/path`",
     )
     tls: bool = setting("its own listener speaks TLS, with a certificate of the local CA", False)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Sizes and counts. Reaching one is answered, never silently cut."""
-
-    max_header: int = setting("bytes of a request's or an answer's header section", 65536, minimum=1024)
-    max_line: int = setting("bytes of the request line, or of one header line", 32768, minimum=256)
-    max_fields: int = setting("number of header lines", 128, minimum=8)
-    max_body: int = setting("largest request body; 0: no limit", 0, minimum=0)
-    max_replay: int = setting(
-        "largest request body kept so that it can be sent again after a 401", 16 * 2**20, minimum=0
-    )
-    replay_memory: int = setting(
-        "of which in memory; the rest goes to an unlinked temporary file", 2**20, minimum=0
-    )
-    replay_total: int = setting("replay bytes of all requests together", 256 * 2**20, minimum=0)
-    max_requests: int = setting("requests at once", 2048, minimum=1)
-    max_upstream_connections: int = setting("connections to one upstream", 512, minimum=1)
-    max_scrub: int = setting(
-        "bytes of a text answer that are searched for the injected token", 2**20, minimum=0
-    )
-    drain: int = setting(
-        "bytes read and dropped of a refused request's body before its connection is closed",
-        262144,
-        minimum=0,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds; 0 means none where it says so."""
-
-    header: float = setting("to read a request's header section, from its first byte", 10.0, minimum=0.1)
-    keepalive: float = setting("an agent's idle connection is kept", 75.0, minimum=1)
-    upstream_idle: float = setting("an upstream's idle connection is kept", 15.0, minimum=0)
-    connect: float = setting("to connect to an upstream, TLS included", 10.0, minimum=0.001)
-    first_byte: float = setting("until the answer's head", 120.0, minimum=0.001)
-    idle: float = setting(
-        "between two reads of an answer's body, streams included; 0: no limit", 600.0, minimum=0
-    )
-    total: float = setting("for the whole exchange; 0: no limit", 0.0, minimum=0)
-    token_wait: float = setting("a request waits for a token to be refreshed", 30.0, minimum=0.1)
-    shutdown: float = setting("requests in flight are given to end", 30.0, minimum=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,3 +383,4 @@ class Config:
     egress: Egress = setting("which addresses may be dialled", factory=Egress)
     listener: Listener = setting("where agents reach the data plane", factory=Listener)
     tunnel: Tunnel = setting("CONNECT", factory=Tunnel)
+    tools: Tools = setting("what agents may call by name", factory=Tools)
