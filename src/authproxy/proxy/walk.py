@@ -11,14 +11,12 @@ import time
 from collections.abc import Awaitable, Callable
 
 import structlog
-from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from authproxy.broker.registrations import Registrations
 from authproxy.broker.tokens import Tokens
 from authproxy.callers.desk import Desk
 from authproxy.core import message, policy
-from authproxy.core.answers import ApiSign, peeks, read_api_answer
+from authproxy.core.answers import ApiSign
 from authproxy.core.config import Config
 from authproxy.core.errors import (
     BadRequest,
@@ -39,12 +37,14 @@ from authproxy.core.providers import Provider
 from authproxy.core.rewriting import Base
 from authproxy.core.routes import Route, RouteTable
 from authproxy.metrics import Metrics
+from authproxy.proxy.intake import reader
 from authproxy.proxy.place import Inside, Place
 from authproxy.proxy.reception import Reception, account_of
 from authproxy.proxy.record import Entry
 from authproxy.proxy.relay import Reply, refuse, relay
 from authproxy.proxy.server import Incoming, Sent
-from authproxy.proxy.spool import Body, ReadBody, SpoolBudget
+from authproxy.proxy.sign import PEEK, sign_of
+from authproxy.proxy.spool import Body, SpoolBudget
 from authproxy.proxy.tunnel import VIA, Tunnels
 from authproxy.proxy.upload import AT_ONCE
 from authproxy.proxy.upstream import Answer, Exchange, Origin, Upstream
@@ -53,7 +53,6 @@ from authproxy.store.audit import Trail
 
 log = structlog.get_logger()
 
-PEEK = 64 * 1024  # bytes of an answer that may be looked at to recognise an expired token
 TOOL = "tool"  # the way in of what we ask ourselves, for a tool's call
 _SAFE = frozenset(
     {"GET", "HEAD", "OPTIONS"}
@@ -251,7 +250,7 @@ class Walk:
         if length and length <= AT_ONCE and content.is_eof() and not content.exception():
             whole = content.read_nowait()  # goes out in one write with its head
         return Body(
-            _reader(incoming, fields.expects_continue, route.timeouts.idle or None),
+            reader(incoming, fields.expects_continue, route.timeouts.idle or None),
             self._budget,
             keep=route.max_replay,
             memory=self._limits.replay_memory,
@@ -275,7 +274,7 @@ class Walk:
         provider = self._providers.resting(route.provider)
         answer = await self._send(incoming.method, entry, route, provider, usable, fields, target, body)
         try:
-            sign, peeked = await _sign(provider, answer)
+            sign, peeked = await sign_of(provider, answer)
             if sign is ApiSign.EXPIRED:
                 fresh = await self._tokens.renew(usable.key, usable, agent=entry.agent or "")
                 if fresh is not None:
@@ -387,55 +386,3 @@ def _destination(route: Route, provider: Provider, usable: Usable) -> tuple[Orig
     default = 443 if scheme == "https" else 80
     authority = host if port in (0, default) else f"{host}:{port}"
     return Origin(scheme, host, port or default), authority.encode("ascii")
-
-
-async def _sign(provider: Provider, answer: Answer) -> tuple[ApiSign, bytes]:
-    """What the answer says about the token, and the bytes of its body that were looked at for it."""
-    content_type = b"".join(message.values_of(answer.fields, b"content-type")[:1]).decode("latin-1")
-    peeked: bytes | None = None
-    if peeks(provider, answer.status, content_type):
-        pieces: list[bytes] = []
-        size = 0
-        while not answer.ended and size < PEEK and (piece := await answer.read()):
-            pieces.append(piece)
-            size += len(piece)
-        peeked = b"".join(pieces)
-    elif answer.status < 400:
-        return ApiSign.NONE, b""
-    sign = read_api_answer(
-        provider,
-        status=answer.status,
-        content_type=content_type,
-        www_authenticate=[
-            value.decode("latin-1") for value in message.values_of(answer.fields, b"www-authenticate")
-        ],
-        body=peeked,
-    )
-    return sign, peeked or b""
-
-
-def _reader(incoming: Incoming, expects_continue: bool, idle: float | None) -> ReadBody:
-    """Reads the agent's body; the first read asks for it where the agent waits to be asked (RFC 9110 §10.1.1).
-
-    An agent that sends nothing for `idle` seconds is given up.
-    """
-    waiting = expects_continue
-    content = incoming.content
-
-    async def read() -> bytes:
-        nonlocal waiting
-        if waiting:
-            waiting = False
-            incoming.client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        try:
-            data: bytes = content.read_nowait()  # what is here needs no timer
-            if data or content.is_eof():
-                return data
-            async with asyncio.timeout(idle):
-                return bytes(await content.readany())
-        except TimeoutError:
-            raise BadRequest("the request body stopped coming", reason="body_timeout", status=408) from None
-        except (web.RequestPayloadError, HttpProcessingError):
-            raise BadRequest("the request body is not framed as announced", reason="framing") from None
-
-    return read
