@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self
 
 import structlog
-from aiohttp import web
 
 from authproxy.broker.background import Background
 from authproxy.broker.endpoint import Endpoint
@@ -26,31 +25,36 @@ from authproxy.control.agents import Agents
 from authproxy.control.connections import Connections
 from authproxy.control.consent import Consent
 from authproxy.control.panel import Control
+from authproxy.control.sessions import Sessions
+from authproxy.control.tools import Tools
 from authproxy.control.trail import Audit
+from authproxy.control.watch import Watch
 from authproxy.core.address import Address
 from authproxy.core.config import CallerChoice, Config
-from authproxy.core.errors import ConnectionRequired, ProviderMisconfigured, StoreUnavailable
-from authproxy.core.model import DEFAULT_TENANT, Event, State, Usable
+from authproxy.core.errors import ProviderMisconfigured, StoreUnavailable
+from authproxy.core.model import DEFAULT_TENANT, Event
 from authproxy.core.routes import RouteTable
 from authproxy.egress import EgressGuard, GuardedResolver
 from authproxy.faces.api import Api
 from authproxy.faces.connect import Connect
-from authproxy.faces.edge import Names, application
+from authproxy.faces.edge import Names
 from authproxy.faces.health import Health
 from authproxy.faces.inquiry import Inquiries
-from authproxy.faces.listener import Runner
-from authproxy.faces.unix import bound
+from authproxy.faces.sessions import Sessions as SessionsFace
+from authproxy.listening import listen_control, listen_data
 from authproxy.metrics import Metrics
+from authproxy.proxy.inner import Inner
 from authproxy.store.audit import Trail
 from authproxy.store.epoch import Epoch
 from authproxy.store.keys import keys_file, load_keyring
 from authproxy.store.keywatch import KeyWatch
 from authproxy.store.sqlite import sqlite_path
 from authproxy.store.vault import Vault
+from authproxy.tools.loading import toolbox
+from authproxy.tools.running import Runner
 
 if TYPE_CHECKING:
     from authproxy.proxy.authority import Authority
-    from authproxy.proxy.current import Current
     from authproxy.proxy.place import Place
     from authproxy.proxy.plane import Plane
 
@@ -201,80 +205,48 @@ class App:
             cookie_life=self.config.flows.lifetime,
             clock=self.clock,
         )
-        web_app = application(
-            [*api.routes(), *connect.routes(), *Health(self.control).routes()], names=self.names
-        )
-        timeouts = self.config.timeouts
-        runner = Runner(
-            web_app,
-            access_log=None,
-            handle_signals=False,
-            shutdown_timeout=timeouts.shutdown,
-            keepalive_timeout=timeouts.keepalive,
-            head_time=timeouts.header,
-        )
-        await runner.setup()
-        self._stack.push_async_callback(runner.cleanup)
-        site: web.BaseSite
-        if address.path is not None:
-            site = web.SockSite(runner, self._stack.enter_context(bound(address.path)))
-        else:
-            site = web.TCPSite(runner, address.host, address.port)
-        await site.start()
+        sessions = SessionsFace(self.control, inquiries)
+        routes = [*api.routes(), *sessions.routes(), *connect.routes(), *Health(self.control).routes()]
+        bound = await listen_control(routes, self.names, address, self.config, self._stack)
         self._inquiries = inquiries
-        return self._bound(runner.addresses)
+        return self._bound(bound)
 
     async def listen_data(self, address: Address) -> int:
         """Serve the data plane, there and where routes have listeners of their own; returns the port bound there."""
         from authproxy.proxy.place import Place
-        from authproxy.proxy.plane import Plane
 
-        self._plane = Plane(
-            self.config,
-            self.desk,
-            self.routes,
-            providers=self.registrations,
-            tokens=self.tokens,
-            trail=self.trail,
-            metrics=self.metrics,
-            guard=self.guard,
-            authority=self.authority,
-            standing=self._standing,
-            own_authorities=lambda: frozenset(self.own),
-            clock=self.clock,
-        )
-        self._stack.push_async_callback(self._plane.close)
-        current = self._plane.current
         for name, choice in self.config.routes.items():
             if choice.listen is not None:
                 place = Place(route=self.routes.get(name), secure=choice.tls)
-                await self._listen_data(current, Address.parse(choice.listen), place)
-        return await self._listen_data(current, address, Place(secure=self.config.listener.tls))
+                await self._listen_data(Address.parse(choice.listen), place)
+        return await self._listen_data(address, Place(secure=self.config.listener.tls))
 
-    async def _listen_data(self, current: Current, address: Address, place: Place) -> int:
-        from authproxy.proxy.server import Listener
+    async def _listen_data(self, address: Address, place: Place) -> int:
+        tls = (await self.authority()).listener(*self.config.listener.names) if place.secure else None
+        current = self._data().current
+        return self._bound(await listen_data(current, place, address, self.config, self._stack, tls))
 
-        listener = Listener(current, self.config.limits, self.config.timeouts, place)
-        loop = asyncio.get_running_loop()
-        secured: dict[str, Any] = {}
-        if place.secure:
-            secured["ssl"] = (await self.authority()).listener(*self.config.listener.names)
-            secured["ssl_handshake_timeout"] = self.config.timeouts.header
-        server: asyncio.AbstractServer
-        if address.path is not None:
-            server = await loop.create_unix_server(
-                listener, sock=self._stack.enter_context(bound(address.path)), **secured
+    def _data(self) -> Plane:
+        """The data plane; made when it is first needed, and closed after all that serves with it."""
+        from authproxy.proxy.plane import Plane
+
+        if self._plane is None:
+            self._plane = Plane(
+                self.config,
+                self.desk,
+                self.routes,
+                providers=self.registrations,
+                tokens=self.tokens,
+                trail=self.trail,
+                metrics=self.metrics,
+                guard=self.guard,
+                authority=self.authority,
+                standing=self.tokens.standing,
+                own_authorities=lambda: frozenset(self.own),
+                clock=self.clock,
             )
-        else:
-            server = await loop.create_server(listener, address.host, address.port, backlog=1024, **secured)
-
-        async def stop() -> None:
-            server.close()
-            await listener.shutdown(self.config.timeouts.shutdown)
-            await server.wait_closed()
-
-        self._stack.push_async_callback(stop)
-        return self._bound([sock.getsockname() for sock in server.sockets])
+            self._stack.push_async_callback(self._plane.close)
+        return self._plane
 
     async def authority(self) -> Authority:
         """The local certificate authority; opened when it is first needed."""
@@ -348,13 +320,21 @@ class App:
             case "api_key":
                 leash = self.config.refresh.leash
                 self.agent_keys = ApiKeys(
-                    choice, lambda: self.vault.agents(None), leash=leash, clock=self.clock
+                    choice,
+                    lambda: self.vault.agents(None),
+                    self.vault.sessions_by_digest,
+                    leash=leash,
+                    clock=self.clock,
                 )
                 return self.agent_keys
 
     async def _agents_changed(self) -> None:
         if self.agent_keys is not None:
             await self.agent_keys.refresh()
+
+    async def _session_changed(self, digest: str) -> None:
+        if self.agent_keys is not None:
+            await self.agent_keys.reread(digest)
 
     def _consent(self) -> Consent:
         scopes: dict[str, tuple[str, ...]] = {}
@@ -367,11 +347,36 @@ class App:
         return Control(
             consent=self._consent(),
             connections=Connections(self.vault, self.grants, clock=self.clock),
+            watch=Watch(self.vault),
             agents=Agents(self.vault, changed=self._agents_changed, clock=self.clock),
+            sessions=Sessions(
+                self.vault,
+                routes=lambda: {route.name for route in self.routes},
+                accepted=lambda: self.agent_keys is not None,
+                changed=self._session_changed,
+                metrics=self.metrics,
+                clock=self.clock,
+            ),
+            tools=self._tools(),
             audit=Audit(self.vault, self.trail),
             metrics=self.metrics,
             vault=self.vault,
             early=self._early,
+            clock=self.clock,
+        )
+
+    def _tools(self) -> Tools:
+        limits = lambda: self.config.tools  # noqa: E731 - asked with every call
+        return Tools(
+            toolbox,
+            Runner(Inner(lambda: self._data().current), limits, clock=self.clock),
+            limits=limits,
+            consent=lambda: self.control.consent,
+            routes=lambda: self.routes,
+            registrations=self.registrations,
+            vault=self.vault,
+            trail=self.trail,
+            metrics=self.metrics,
             clock=self.clock,
         )
 
@@ -400,6 +405,7 @@ class App:
         while True:
             try:
                 await self.flows.sweep()
+                await self.vault.sweep_sessions(int(self.clock()))
             except StoreUnavailable as error:
                 log.warning("flows_not_swept", reason=error.reason)
             await asyncio.sleep(SWEEP)
@@ -411,19 +417,6 @@ class App:
         lost = await self.refresher.drain(refresh.lease + refresh.deadline)
         if lost:
             log.error("rotations_lost", count=lost)
-
-    async def _standing(self, usable: Usable) -> None:
-        """Raises ConnectionRequired where a connection was ended while something of it still streams (I08)."""
-        try:
-            seen = await self.vault.generation(usable.connection_id)
-        except StoreUnavailable:
-            return  # nothing is known of it, so nothing is ended for it
-        if seen is None or seen[1] is State.DISCONNECTED:
-            raise ConnectionRequired(
-                f"{usable.key.user} has disconnected {usable.key.provider}",
-                provider=usable.key.provider,
-                user=usable.key.user,
-            )
 
     async def _close_trail(self) -> None:
         try:

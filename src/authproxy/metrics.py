@@ -173,6 +173,16 @@ class Metrics:
             "Disconnected grants that the provider has not revoked yet.",
             registry=r,
         )
+        self.sessions = Gauge("authproxy_sessions", "Sessions that are good now.", registry=r)
+        self.sessions_created = Counter(
+            "authproxy_sessions_created", "Sessions that this process has minted.", registry=r
+        )
+        self.tool_calls = Counter(
+            "authproxy_tool_calls",
+            "Calls of tools, by ending: success, refused, cancelled, or the kind of the failure.",
+            ("tool", "outcome"),
+            registry=r,
+        )
         self.audit_queue = Gauge("authproxy_audit_queue", "Audit records waiting for the disk.", registry=r)
         self.reload_success = Gauge(
             "authproxy_config_last_reload_success",

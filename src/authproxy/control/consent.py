@@ -67,7 +67,7 @@ class Consent:
         key = ConnectionKey(caller.tenant, user, provider, account)
         wanted = scopes or self._route_scopes.get(provider, ())
         connection = await self._vault.find(key)
-        if connection is not None and self._serves(connection, wanted):
+        if connection is not None and self.serves(connection, wanted):
             return _standing(connection)
         flow = await self._flows.start(
             caller=caller, user=user, provider=provider, scopes=wanted, account=account, next_uri=next_uri
@@ -119,7 +119,7 @@ class Consent:
             )
         return flow
 
-    def _serves(self, connection: Connection, scopes: tuple[str, ...]) -> bool:
+    def serves(self, connection: Connection, scopes: tuple[str, ...]) -> bool:
         """Whether this connection works, for today's client, and was granted all of `scopes`."""
         name = connection.key.provider
         return (

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from authproxy.control.agents import Agents
 from authproxy.control.connections import Connections
 from authproxy.control.consent import Consent
+from authproxy.control.sessions import Sessions
+from authproxy.control.tools import Tools
 from authproxy.control.trail import Audit
+from authproxy.control.watch import Watch
 from authproxy.core.errors import Overloaded, Refusal
 from authproxy.core.model import State
 from authproxy.metrics import Metrics
@@ -21,7 +24,10 @@ class Control:
 
     consent: Consent
     connections: Connections
+    watch: Watch
     agents: Agents
+    sessions: Sessions
+    tools: Tools
     audit: Audit
     metrics: Metrics
     vault: Vault
@@ -60,3 +66,4 @@ class Control:
         self.metrics.backlog.set(backlog.waiting)
         self.metrics.backlog_age.set(0.0 if backlog.oldest is None else max(0.0, now - backlog.oldest))
         self.metrics.revocations_pending.set(await self.vault.revocations_pending())
+        self.metrics.sessions.set(await self.vault.live_sessions(int(now)))

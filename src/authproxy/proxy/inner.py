@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -40,14 +40,14 @@ class TooLong(ConnectionAbortedError):
 
 
 class Inner:
-    """Sends one request at a time on the walk that serves now."""
+    """Sends requests on the walk that serves now. `current` is asked when the first is sent."""
 
-    def __init__(self, current: Current) -> None:
+    def __init__(self, current: Callable[[], Current]) -> None:
         self._current = current
 
     def route(self, name: str) -> Route | None:
         """The route of this name, as it is configured now."""
-        return self._current.route(name)
+        return self._current().route(name)
 
     async def send(
         self,
@@ -70,7 +70,7 @@ class Inner:
         if body is not None:
             lines.append((b"Content-Length", b"%d" % len(body)))
         said = _Said(method, target.decode("ascii"), tuple(lines))
-        await self._current(Incoming(said, _Whole(body or b""), ear, None))  # type: ignore[arg-type] # in a Client's place
+        await self._current()(Incoming(said, _Whole(body or b""), ear, None))  # type: ignore[arg-type] # in a Client's place
         return ear.heard(behalf.entries[-1])
 
 

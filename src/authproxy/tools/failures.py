@@ -15,7 +15,8 @@ from authproxy.tools.tool import Json, Kind, ToolError
 MAX_PAUSE = 24 * 3600  # seconds; a longer one is no pause
 PERHAPS = "; it may have been done all the same: look before trying again"
 _WORDS = 200
-_CONSENT = frozenset({"connection_required", "connection_expired", "scope_missing"})
+CONSENT = frozenset({"connection_required", "connection_expired", "scope_missing"})
+"""Codes of refusals that the user can mend, by a link."""
 _LATER = {"upstream_timeout": Kind.TIMEOUT, "upstream_unreachable": Kind.UNREACHABLE}
 _LIMITED = frozenset(
     {
@@ -84,7 +85,7 @@ def refusal_of(heard: Heard, *, repeatable: bool) -> ToolError:
     code, title = heard.entry.code or "internal", str(problem.get("title", "authproxy refused the request"))
     pause = problem.get("retry_after")
     more: dict[str, Any] = {"code": code, "developer_message": f"{title} (authproxy: {code})"}
-    if code in _CONSENT:
+    if code in CONSENT:
         return ToolError(
             Kind.REQUIREMENTS_NOT_MET,
             f"{title}. Give the user the link, and call the tool again once they have agreed.",
