@@ -141,6 +141,20 @@ class Tokens:
             case _:
                 return None
 
+    async def standing(self, usable: Usable) -> None:
+        """Raises ConnectionRequired where a connection was ended while something of it still streams (I08)."""
+        try:
+            seen = await self._vault.generation(usable.connection_id)
+        except StoreUnavailable:
+            return  # nothing is known of it, so nothing is ended for it
+        if seen is None or seen[1] is State.DISCONNECTED:
+            raise ConnectionRequired(
+                f"{usable.key.user} has disconnected {usable.key.provider}",
+                provider=usable.key.provider,
+                user=usable.key.user,
+                connection_id=usable.connection_id,
+            )
+
     def forget(self, connection_id: str) -> None:
         """Look at the row again before this connection is used again."""
         key = self._keys.get(connection_id)
@@ -190,6 +204,7 @@ class Tokens:
                 user=key.user,
                 missing_scopes=missing,
                 connect_url=await self._link(key, scopes, agent),
+                connection_id=connection.id,
             )
         if len(entry.covers) < 256:  # as many as there are routes
             entry.covers.add(tuple(scopes))
@@ -382,6 +397,7 @@ class Tokens:
                 provider=key.provider,
                 user=key.user,
                 connect_url=link,
+                connection_id=None if ended.connection is None else ended.connection.id,
             )
         return ConnectionExpired(
             f"{key.provider} has ended {key.user}'s grant: connect again",
@@ -389,6 +405,7 @@ class Tokens:
             provider=key.provider,
             user=key.user,
             connect_url=link,
+            connection_id=ended.connection.id,
         )
 
     async def _link(self, key: ConnectionKey, scopes: Sequence[str], agent: str) -> str | None:

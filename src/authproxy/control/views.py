@@ -7,7 +7,8 @@ from typing import Any
 
 from authproxy.control.consent import Authorization
 from authproxy.control.explain import Explanation
-from authproxy.core.model import AgentKey, Connection, FlowStatus, State
+from authproxy.control.watch import Seen
+from authproxy.core.model import AgentKey, Connection, FlowStatus, Session, State
 
 # The public client knows four words; the others are told in `reason` and `detail`.
 _CLIENT_STATUS: Mapping[FlowStatus, str] = {
@@ -90,6 +91,42 @@ def agent(one: AgentKey) -> dict[str, Any]:
         "created_at": one.created_at,
         "expires_at": one.expires_at,
         "revoked_at": one.revoked_at,
+    }
+
+
+def session(one: Session, now: float) -> dict[str, Any]:
+    """A session without its digest. `routes` and `tools` are None where all may be used."""
+    state = "revoked" if one.revoked_at is not None else "expired" if now >= one.expires_at else "active"
+    return {
+        "id": one.id,
+        "tenant": one.tenant,
+        "agent": one.agent,
+        "user_id": one.user,
+        "state": state,
+        "routes": None if one.routes is None else list(one.routes),
+        "tools": None if one.tools is None else list(one.tools),
+        "ttl": one.ttl,
+        "created_at": one.created_at,
+        "expires_at": one.expires_at,
+        "renewable_until": one.renewable_until,
+        "revoked_at": one.revoked_at,
+        "minted_by": one.minted_by,
+    }
+
+
+def seen(one: Seen) -> dict[str, Any]:
+    """How a connection stands, for whoever waits for it."""
+    connection = one.connection
+    return {
+        "id": connection.id,
+        "user_id": connection.key.user,
+        "provider_id": connection.key.provider,
+        "account": connection.key.account,
+        "state": str(connection.state),
+        "reached": one.reached,
+        "reason": connection.reason,
+        "generation": connection.generation,
+        "scopes": list(connection.scopes),
     }
 
 

@@ -24,8 +24,9 @@ class Refusal(Exception):
     """A request that authproxy answers itself.
 
     Parameters: `title` is one sentence for a person, free of secrets; `reason` is a short machine word that
-    refines the code; `connect_url` is where the user can mend it; `retry_after` is in seconds; `status` stands in
-    for the code's own where HTTP has a more exact one (405, 408, 421, 505).
+    refines the code; `connect_url` is where the user can mend it, and `connection_id` what then goes on, where there
+    is one already; `retry_after` is in seconds; `status` stands in for the code's own where HTTP has a more exact one
+    (405, 408, 421, 505).
     """
 
     code: ClassVar[str]
@@ -41,6 +42,7 @@ class Refusal(Exception):
         provider: str | None = None,
         user: str | None = None,
         connect_url: str | None = None,
+        connection_id: str | None = None,
         missing_scopes: Iterable[str] = (),
         retry_after: int | None = None,
         status: int | None = None,
@@ -53,6 +55,7 @@ class Refusal(Exception):
         self.provider = provider
         self.user = user
         self.connect_url = connect_url
+        self.connection_id = connection_id
         self.missing_scopes = tuple(missing_scopes)
         self.retry_after = self.default_retry_after if retry_after is None else retry_after
 
@@ -66,6 +69,7 @@ class Refusal(Exception):
             "act": str(self.act),
             "reason": self.reason,
             "connect_url": self.connect_url,
+            "connection_id": self.connection_id,
             "provider": self.provider,
             "user": self.user,
             "missing_scopes": list(self.missing_scopes),

@@ -46,6 +46,7 @@ class Api:
             web.delete(one, asked(self.disconnect)),
             web.post(f"{one}/refresh", asked(self.refresh)),
             web.get(f"{one}/timeline", asked(self.timeline)),
+            web.get(f"{one}/wait", asked(self.wait)),
             web.get("/v1/audit", asked(self.audit)),
         ]
 
@@ -159,6 +160,20 @@ class Api:
     async def timeline(self, request: web.Request, caller: Caller) -> Answer:
         told = await self._control.connections.explain(caller, request.match_info["id"])
         return views.explanation(told)
+
+    async def wait(self, request: web.Request, caller: Caller) -> Answer:
+        name, watch = request.match_info["id"], self._control.watch
+        seconds = number_of(request, "seconds", default=0, least=0, most=int(MAX_WAIT))
+        state = _state(query_of(request, "state")) or State.ACTIVE
+        if not seconds:
+            return views.seen(await watch.look(caller, name, state))
+        seen = await self._inquiries.waited(
+            request,
+            caller,
+            lambda: watch.wait(caller, name, state, seconds),
+            lambda: watch.look(caller, name, state),
+        )
+        return views.seen(seen)
 
     async def audit(self, request: web.Request, caller: Caller) -> Answer:
         found = await self._control.audit.query(

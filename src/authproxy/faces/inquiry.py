@@ -167,3 +167,13 @@ def number_of(request: web.Request, name: str, *, default: int, least: int, most
     if not (text.isascii() and text.isdigit() and len(text) < 20) or int(text) < least:
         raise BadRequest(f"{name} must be a whole number of at least {least}", reason=name)
     return min(int(text), most)
+
+
+def seconds_in(body: Mapping[str, Any], name: str) -> int | None:
+    """A whole number of seconds, None where it is not said."""
+    value = body.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53:
+        raise BadRequest(f"{name} must be a whole number of seconds", reason=name)
+    return value
