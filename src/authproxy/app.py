@@ -40,6 +40,7 @@ from authproxy.faces.connect import Connect
 from authproxy.faces.edge import Names
 from authproxy.faces.health import Health
 from authproxy.faces.inquiry import Inquiries
+from authproxy.faces.mcp import Mcp
 from authproxy.faces.sessions import Sessions as SessionsFace
 from authproxy.listening import listen_control, listen_data
 from authproxy.metrics import Metrics
@@ -206,7 +207,10 @@ class App:
             clock=self.clock,
         )
         sessions = SessionsFace(self.control, inquiries)
+        mcp = Mcp(inquiries, self.control, lambda: self.config)
+        self._stack.push_async_callback(mcp.end)
         routes = [*api.routes(), *sessions.routes(), *connect.routes(), *Health(self.control).routes()]
+        routes += mcp.routes()
         bound = await listen_control(routes, self.names, address, self.config, self._stack)
         self._inquiries = inquiries
         return self._bound(bound)

@@ -98,6 +98,12 @@ COMMANDS: Mapping[str, Entry] = {
         "authproxy run --user alice -- python agent.py\n"
         "authproxy run --user alice -- curl https://gmail.googleapis.com/gmail/v1/users/me/profile",
     ),
+    "mcp": Entry(
+        "mcp",
+        "speak MCP on standard input and output, for clients that start their servers as programs",
+        "authproxy mcp --user alice\n"
+        "AUTHPROXY_AGENT_KEY=apx_… authproxy mcp --control https://auth.example.com --user alice --toolkit Gmail",
+    ),
     "keys": Entry(
         "keys",
         "make sealing keys, and change them while serve runs",

@@ -31,7 +31,7 @@ class Inquiries:
     def __init__(self, desk: Desk, names: Names) -> None:
         self._desk = desk
         self._names = names
-        self._closing = asyncio.Event()
+        self.closing = asyncio.Event()
         self._waits: Counter[tuple[str, str]] = Counter()
 
     def recognise_by(self, desk: Desk) -> None:
@@ -40,7 +40,7 @@ class Inquiries:
 
     def close(self) -> None:
         """Answer those who are waiting now, so that the listener can drain."""
-        self._closing.set()
+        self.closing.set()
 
     def asked(self, method: Method) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         """Who is asking, before anything else is read; then the answer as JSON."""
@@ -85,7 +85,7 @@ class Inquiries:
             raise Overloaded(f"{caller.agent} waits for {MAX_WAITS} answers already", reason="waits")
         self._waits[who] += 1
         waiting = asyncio.ensure_future(wait())
-        closing = asyncio.ensure_future(self._closing.wait())
+        closing = asyncio.ensure_future(self.closing.wait())
         try:
             done: set[asyncio.Future[Any]] = set()
             while not done and request.transport is not None:  # None: who asked has gone

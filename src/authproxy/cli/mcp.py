@@ -1,0 +1,130 @@
+"""`authproxy mcp`: speaks MCP on standard input and output, for clients that start their servers as programs."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from urllib.parse import quote, urlencode
+
+from authproxy.cli.console import DONE, Stop
+from authproxy.cli.options import option
+
+_BASE = re.compile(r"(https?://[^/?#@\s]+(?:/[^?#\s]*?)??)/?(?:mcp/?)?")
+MAX_LINE = 64 * 2**20
+"""Bytes of one message of the client."""
+
+
+def arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
+    parser.description = (
+        "Speak MCP on standard input and output, and hand every message on to /mcp of a running serve: there is one "
+        "policy, one audit and one holder of tokens, and this process knows none of them. The agent key is read from "
+        "AUTHPROXY_AGENT_KEY; a serve on this machine with a loopback caller needs none. Desktop clients start this "
+        "command themselves: see the README for their configuration."
+    )
+    option(
+        parser,
+        "--control",
+        environ,
+        says="the control plane of the running serve: HOST:PORT, unix:/path, or https://HOST where TLS is ended "
+        "before it (default: 127.0.0.1:8701)",
+        default="127.0.0.1:8701",
+        metavar="ADDRESS",
+    )
+    option(
+        parser, "--user", environ, says="whose accounts the tools act on; not for a key that is bound to one"
+    )
+    option(
+        parser,
+        "--user-header",
+        environ,
+        says="the header that names the user, where identity.user_header is not X-User-ID",
+        default="X-User-ID",
+        metavar="NAME",
+    )
+    parser.add_argument(
+        "--toolkit",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="offer the tools of this toolkit only, as in `--toolkit Gmail --toolkit Slack`; models choose better "
+        "among fewer",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    url, path = endpoint(args.control, args.toolkit)
+    headers = {}
+    if args.user:
+        try:
+            headers[args.user_header] = args.user.encode("utf-8").decode("latin-1")
+        except UnicodeEncodeError:
+            raise Stop("--user is not UTF-8") from None
+    key = os.environ.get("AUTHPROXY_AGENT_KEY", "").strip()
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
+    return asyncio.run(_serve(url, path, headers))
+
+
+def endpoint(control: str, toolkits: list[str]) -> tuple[str, str | None]:
+    """The URL of /mcp, and the unix socket it is behind, if it is. Raises Stop."""
+    query = f"?{urlencode([('toolkit', name) for name in toolkits], quote_via=quote)}" if toolkits else ""
+    if control.startswith("unix:/"):
+        return f"http://localhost/mcp{query}", control[5:]
+    match = _BASE.fullmatch(control if "://" in control else f"http://{control}")
+    if match is None:
+        raise Stop(
+            f"--control {control}: write HOST:PORT, such as 127.0.0.1:8701, unix:/path or https://HOST"
+        )
+    return f"{match[1]}/mcp{query}", None
+
+
+async def _serve(url: str, path: str | None, headers: Mapping[str, str]) -> int:
+    from authproxy.cli.stdio import Bridge
+
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    lines: asyncio.Queue[bytes] = asyncio.Queue(16)
+    # A thread that nobody waits for: a read of standard input cannot be called back.
+    threading.Thread(target=_read, args=(loop, lines), daemon=True).start()
+    async with Bridge(url, headers, path=path, write=_write) as bridge:
+        reading = asyncio.create_task(_hand_on(bridge, lines))
+        told = asyncio.create_task(ended.wait())
+        await asyncio.wait([reading, told], return_when=asyncio.FIRST_COMPLETED)
+        reading.cancel()
+        told.cancel()
+        if not ended.is_set():
+            await bridge.drain()
+    return DONE
+
+
+async def _hand_on(bridge: object, lines: asyncio.Queue[bytes]) -> None:
+    from authproxy.cli.stdio import Bridge
+
+    assert isinstance(bridge, Bridge)
+    while line := await lines.get():
+        await bridge.take(line)
+
+
+def _read(loop: asyncio.AbstractEventLoop, lines: asyncio.Queue[bytes]) -> None:
+    """Each line as it comes, and an empty one at the end."""
+    while True:
+        line = sys.stdin.buffer.readline(MAX_LINE)
+        try:
+            asyncio.run_coroutine_threadsafe(lines.put(line), loop).result()
+        except RuntimeError:  # the loop has ended
+            return
+        if not line:
+            return
+
+
+def _write(line: bytes) -> None:
+    sys.stdout.buffer.write(line + b"\n")
+    sys.stdout.buffer.flush()

@@ -1,0 +1,227 @@
+"""MCP at /mcp: who is asking and how much may be sent; behind it the official SDK, loaded when it is first needed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from aiohttp import web
+
+from authproxy.control.panel import Control
+from authproxy.core import message
+from authproxy.core.config import Config
+from authproxy.core.errors import (
+    BadRequest,
+    BodyTooLarge,
+    Internal,
+    NotFound,
+    Overloaded,
+    UserNotAllowed,
+)
+from authproxy.core.model import EMPTY, Caller
+from authproxy.faces import mcp_asgi
+from authproxy.faces.edge import REQUEST_ID
+from authproxy.faces.inquiry import Inquiries
+from authproxy.faces.mcp_visit import (
+    LISTENED,
+    SESSION_HEADER,
+    VISIT,
+    Said,
+    Visit,
+    new_session,
+    opens_links,
+    said,
+)
+
+if TYPE_CHECKING:
+    from authproxy.faces.mcp_server import Service
+
+log = structlog.get_logger()
+
+MAX_REQUESTS = 256
+"""Of one agent at once; each holds a connection."""
+HELD = 8
+"""Times the largest message: what all messages that are being read may hold together."""
+PATIENCE = 30.0
+"""Seconds that a message may take to come."""
+INSTALL = "MCP needs the official SDK: pip install 'authproxy[mcp]' where authproxy runs, and start it again"
+
+
+class Mcp:
+    """The door. `config` is asked with each request; `patience` is in seconds, as are `timing`'s values (see
+    Service)."""
+
+    def __init__(
+        self,
+        inquiries: Inquiries,
+        control: Control,
+        config: Callable[[], Config],
+        *,
+        patience: float = PATIENCE,
+        timing: Mapping[str, Any] = EMPTY,
+    ) -> None:
+        self._inquiries = inquiries
+        self._control = control
+        self._config = config
+        self._patience = patience
+        self._timing = timing
+        self._service: Service | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._loading = asyncio.Lock()
+        self._held = 0
+        self._requests: Counter[tuple[str, str]] = Counter()
+
+    def routes(self) -> Iterable[web.AbstractRouteDef]:
+        """POST alone: nothing is ever sent unasked, so there is no stream to GET, and no session to DELETE."""
+        return [web.post("/mcp", self.answer)]
+
+    async def end(self) -> None:
+        """Stop the SDK's server, once the listener has let its last request go."""
+        if self._running is not None and self._service is not None:
+            self._service.stop()
+            await asyncio.wait([self._running])
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """One message of a client, and what comes of it."""
+        caller = await self._inquiries.caller(request)
+        user = self._user(request, caller)
+        if request.content_type != "application/json":
+            raise BadRequest("Send Content-Type: application/json", reason="content_type")
+        if self._inquiries.closing.is_set():
+            raise Overloaded("authproxy is shutting down", reason="draining")
+        with self._counted(caller), self._holding() as hold:
+            service = await self._loaded()
+            body = await self._body(request, hold)
+            about = said(body)
+            visit = self._visit(request, caller, user)
+            if about.method == "notifications/cancelled":
+                service.cancel(visit, about.params.get("requestId"))
+            return await mcp_asgi.answer(
+                service.application,
+                request,
+                body,
+                state={VISIT: visit},
+                decorate=_with_session(about) if about.method == "initialize" else _plain,
+            )
+
+    def _visit(self, request: web.Request, caller: Caller, user: str | None) -> Visit:
+        session = request.headers.get(SESSION_HEADER)
+        return Visit(
+            caller,
+            user,
+            request[REQUEST_ID],
+            session=session,
+            opens_links=opens_links(session),
+            toolkits=frozenset(name.casefold() for name in request.query.getall("toolkit", []) if name),
+        )
+
+    def _user(self, request: web.Request, caller: Caller) -> str | None:
+        """The user whom the header names, or whose the credential is. Raises UserMissing for a name that is none,
+        UserNotAllowed where this caller may not act for it."""
+        header = self._config().identity.user_header
+        key = header.lower().encode("latin-1")
+        values = [value for name, value in request.raw_headers if name.lower() == key]
+        if not values:
+            return caller.bound_user
+        user = message.user_of(values, header)
+        if not caller.allowed(user):
+            raise UserNotAllowed("this caller may not act for that user", user=user)
+        return user
+
+    @contextmanager
+    def _counted(self, caller: Caller) -> Iterator[None]:
+        who = (caller.tenant, caller.agent)
+        if self._requests[who] >= MAX_REQUESTS:
+            raise Overloaded(f"{caller.agent} has {MAX_REQUESTS} requests under way already", reason="calls")
+        self._requests[who] += 1
+        try:
+            yield
+        finally:
+            self._requests[who] -= 1
+            if not self._requests[who]:
+                del self._requests[who]
+
+    @contextmanager
+    def _holding(self) -> Iterator[Callable[[int], None]]:
+        """Counts the bytes of messages that are held at once: raises Overloaded where they are too many."""
+        own = 0
+
+        def hold(size: int) -> None:
+            nonlocal own
+            own += size
+            self._held += size
+            if self._held > HELD * self._most:
+                raise Overloaded("Too much is being sent at once", reason="messages")
+
+        try:
+            yield hold
+        finally:
+            self._held -= own
+
+    @property
+    def _most(self) -> int:
+        """Bytes of a message: a tool's input, and what is around it."""
+        return self._config().tools.max_input + LISTENED
+
+    async def _body(self, request: web.Request, hold: Callable[[int], None]) -> bytes:
+        """The whole message, bounded in size, in time, and together with all others that are under way."""
+        most = self._most
+        too_large = BodyTooLarge(f"The message is over {most} bytes")
+        if (request.content_length or 0) > most:
+            raise too_large
+        read = bytearray()
+        try:
+            async with asyncio.timeout(self._patience):
+                async for chunk in request.content.iter_any():
+                    hold(len(chunk))
+                    read += chunk
+                    if len(read) > most:
+                        raise too_large
+        except TimeoutError:
+            raise BadRequest("The request body did not come in time", reason="slow", status=408) from None
+        return bytes(read)
+
+    async def _loaded(self) -> Service:
+        """The SDK's server, running. Importing it takes the better part of a second, beside the loop."""
+        async with self._loading:
+            if self._service is None or self._running is None or self._running.done():
+                try:
+                    await asyncio.to_thread(import_module, "authproxy.faces.mcp_server")
+                except ImportError as error:
+                    log.warning("mcp_not_installed", missing=error.name)
+                    raise NotFound(INSTALL, reason="mcp_not_installed", status=501) from None
+                self._service = self._made()
+                self._running = asyncio.create_task(self._service.run())
+                self._running.add_done_callback(_ended)
+                await self._service.ready(self._running)
+            if self._running.done():
+                raise Internal("The MCP server did not start; the log says how")
+            return self._service
+
+    def _made(self) -> Service:
+        from authproxy.faces.mcp_server import Service
+
+        return Service(self._control, closing=self._inquiries.closing, max_message=self._most, **self._timing)
+
+
+def _with_session(about: Said) -> Callable[[web.StreamResponse], None]:
+    def decorate(response: web.StreamResponse) -> None:
+        if response.status == 200:
+            response.headers[SESSION_HEADER] = new_session(about.params)
+
+    return decorate
+
+
+def _plain(_response: web.StreamResponse) -> None:
+    """Nothing to add."""
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    """The SDK's server ends with the process; if it does before, the next request makes another one."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("mcp_server_ended", error=type(error).__name__, exc_info=error)
