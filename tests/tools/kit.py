@@ -1,0 +1,283 @@
+"""Tools over their real path: a running App, made connections, and one recording upstream for every route.
+
+`async with House.running() as house:` and then
+
+    house.answer("GET", "/gmail/v1/users/me/labels", {"labels": []})      # JSON, or bytes, or a function of the Seen
+    value = await house.value("Gmail.ListLabels")                          # the result; fails where the tool did
+    error = await house.error("Gmail.GetEmail", email_id="nope")           # the ToolError; fails where it succeeded
+    assert house.seen[0].path == "/gmail/v1/users/me/labels"
+
+What has no answer gets a 404 of the upstream. Answers given in a list are given one after the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+from urllib.parse import parse_qs, parse_qsl
+
+from aiohttp import web
+
+from authproxy.app import App
+from authproxy.control.tools import Outcome
+from authproxy.core.model import Caller, ConnectionKey, NewGrant, TokenSet
+from authproxy.core.secret import Secret
+from authproxy.core.strict import read
+from authproxy.tools.loading import toolbox
+from authproxy.tools.tool import Json, ToolError
+from tests.kit.canaries import hits
+from tests.kit.provider import canary
+
+KEY = "A" * 43
+CALLER = Caller("default", "kit", "loopback", ("*",), operator=True)
+ROUTES = {
+    "gmail": "google",
+    "google-calendar": "google",
+    "google-people": "google",
+    "slack": "slack",
+    "github": "github",
+    "hubspot": "hubspot",
+    "salesforce": "salesforce",
+}
+TOKEN = "/kit/token"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One request as the upstream got it. `path` is raw; of a repeated query field the last value counts in `query`."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    queries: Mapping[str, list[str]]
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Json:
+        return json.loads(self.body) if self.body else None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer that says more than 200 and JSON."""
+
+    status: int = 200
+    json: Json = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+
+
+Given = Json | bytes | Reply | web.StreamResponse
+Answer = Given | Callable[[Seen], Given] | list[Any]
+
+
+class Upstream:
+    """Every provider's API at one address, and their token endpoint."""
+
+    def __init__(self) -> None:
+        self.seen: list[Seen] = []
+        self.given: dict[tuple[str, str], list[Answer]] = {}
+        self.tokens: dict[str, str] = {}  # provider: the access token that is good
+        self.secrets: list[str] = []
+        self.refreshes = 0
+        self.port = 0
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
+        runner = web.ServerRunner(web.Server(self._handle), shutdown_timeout=1)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, "127.0.0.1", 0)
+            await site.start()
+            self.port = runner.addresses[0][1]
+            yield self
+        finally:
+            await runner.cleanup()
+
+    def answer(self, method: str, path: str, *answers: Answer) -> None:
+        """What requests of this method and raw path get: one after the other, the last for ever."""
+        self.given[(method, path)] = list(answers)
+
+    def issue(self, provider: str) -> tuple[str, str]:
+        """A new pair for this provider's user; the old access token is refused from now on."""
+        pair = canary("at"), canary("rt")
+        self.tokens[provider] = pair[0]
+        self.secrets += pair
+        return pair
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        body = await request.read()
+        path, _, query = request.raw_path.partition("?")
+        if path.startswith(TOKEN):
+            return self._token(path.rpartition("/")[2])
+        one = Seen(
+            request.method,
+            path,
+            dict(parse_qsl(query, keep_blank_values=True)),
+            parse_qs(query, keep_blank_values=True),
+            {name.lower(): value for name, value in request.headers.items()},
+            body,
+        )
+        self.seen.append(one)
+        if one.headers.get("authorization", "").rpartition(" ")[2] not in self.tokens.values():
+            headers = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+            return web.json_response({"error": "invalid_token"}, status=401, headers=headers)
+        answers = self.given.get((one.method, path))
+        if answers is None:
+            return web.json_response({"message": "Not Found"}, status=404)
+        given = answers.pop(0) if len(answers) > 1 else answers[0]
+        return _response(given(one) if callable(given) else given)
+
+    def _token(self, provider: str) -> web.Response:
+        self.refreshes += 1
+        access, refresh = self.issue(provider)
+        return web.json_response(
+            {
+                "access_token": access,
+                "refresh_token": refresh,
+                "token_type": "Bearer",
+                "expires_in": 3600,
+                "instance_url": f"http://127.0.0.1:{self.port}",
+            }
+        )
+
+
+def _response(given: Any) -> web.StreamResponse:
+    if isinstance(given, web.StreamResponse):
+        return given
+    if isinstance(given, bytes):
+        return web.Response(body=given, content_type="application/octet-stream")
+    if isinstance(given, Reply):
+        body = given.body if given.body is not None else json.dumps(given.json).encode()
+        headers = {"Content-Type": "application/json", **given.headers}
+        return web.Response(status=given.status, body=b"" if given.status == 204 else body, headers=headers)
+    return web.json_response(given)
+
+
+class House:
+    """The running App, and tools called by name."""
+
+    def __init__(self, app: App, upstream: Upstream) -> None:
+        self.app = app
+        self.upstream = upstream
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def running(
+        cls,
+        *users: str,
+        scopes: Mapping[str, tuple[str, ...]] | None = None,
+        clock: Callable[[], float] = time.time,
+        **config: Any,
+    ) -> AsyncIterator[Self]:
+        """`users` (alice, where none is named) are connected everywhere, with all that any tool needs or, by provider,
+        with `scopes`. `config` has further keys of routes.yaml."""
+        async with Upstream().running() as upstream:
+            app = await App.open(
+                read(_config(upstream.port, config), file="routes.yaml", environ={}, read_file=str).config,
+                store="sqlite:///:memory:",
+                environ={"AUTHPROXY_KEYS": KEY},
+                announce=lambda _: None,
+                clock=clock,
+            )
+            async with app:
+                await app.run()
+                house = cls(app, upstream)
+                for user in users or ("alice",):
+                    for provider in sorted(set(ROUTES.values())):
+                        await house.connect(user, provider, None if scopes is None else scopes.get(provider))
+                yield house
+
+    @property
+    def seen(self) -> list[Seen]:
+        """The requests that came to the upstream."""
+        return self.upstream.seen
+
+    def answer(self, method: str, path: str, *answers: Answer) -> None:
+        """As `Upstream.answer`."""
+        self.upstream.answer(method, path, *answers)
+
+    async def connect(self, user: str, provider: str, scopes: tuple[str, ...] | None = None) -> None:
+        """A connection as a consent leaves it."""
+        access = self.upstream.tokens.get(provider)
+        refresh = canary("rt")
+        if access is None:
+            access, refresh = self.upstream.issue(provider)
+        now = int(self.app.clock())
+        tokens = TokenSet(
+            Secret(access),
+            Secret(refresh),
+            now + 3600,
+            3600,
+            scopes=every_scope(provider) if scopes is None else scopes,
+            extra={"instance_url": f"http://127.0.0.1:{self.upstream.port}"},
+        )
+        key = ConnectionKey("default", user, provider)
+        grant = NewGrant(key, "kit", f"g-{user}-{provider}", tokens, tokens.scopes, None, now)
+        await self.app.vault.keep_grant(grant, [])
+        self.app.tokens.forget_key(key)
+
+    async def call(
+        self, name: str, /, _user: str | None = "alice", _caller: Caller = CALLER, **given: Any
+    ) -> Outcome:
+        """Call a tool as every face does. No secret may be in what comes back."""
+        tools = self.app.control.tools
+        outcome = await tools.execute(_caller, tools.get(_caller, name), _user, given)
+        said = json.dumps(outcome.value) + repr(outcome.error and vars(outcome.error))
+        assert not hits(self.upstream.secrets, {"the outcome": said.encode()})
+        return outcome
+
+    async def value(self, name: str, /, _user: str | None = "alice", **given: Any) -> Any:
+        """The result of a call that succeeds."""
+        outcome = await self.call(name, _user, **given)
+        error = outcome.error
+        assert error is None, (str(error.kind), error.message, error.developer_message, error.hint)
+        return outcome.value
+
+    async def error(self, name: str, /, _user: str | None = "alice", **given: Any) -> ToolError:
+        """The failure of a call that fails."""
+        outcome = await self.call(name, _user, **given)
+        assert outcome.error is not None, outcome.value
+        return outcome.error
+
+    async def records(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """The trail so far, oldest first."""
+        await self.app.trail.flush()
+        found = await self.app.control.audit.query(CALLER, kind=kind, limit=1000)
+        return sorted((dict(one.record) for one in found), key=lambda record: record["seq"])
+
+
+def every_scope(provider: str) -> tuple[str, ...]:
+    """All that any tool of this provider needs."""
+    found = [scope for tool in toolbox() if tool.provider == provider for scope in tool.grant_scopes]
+    return tuple(dict.fromkeys(found))
+
+
+def _config(port: int, more: Mapping[str, Any]) -> str:
+    here = f"http://127.0.0.1:{port}"
+    providers = {
+        name: {
+            "client_id": "kit",
+            "client_auth": "none",
+            "endpoints": {"authorization": f"{here}/kit/authorize", "token": f"{here}{TOKEN}/{name}"},
+            "api_hosts": ["127.0.0.1"],
+        }
+        for name in sorted(set(ROUTES.values()))
+    }
+    document = {
+        "version": 1,
+        "public_url": "http://127.0.0.1:8701",
+        "identity": {
+            "callers": [{"kind": "loopback", "agent": "kit", "operator": True}, {"kind": "api_key"}]
+        },
+        "providers": providers,
+        "routes": {name: {"upstream": here} for name in ROUTES},
+        "egress": {"allow": [f"127.0.0.1:{port}"]},
+        **more,
+    }
+    return json.dumps(document)
