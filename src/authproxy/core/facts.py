@@ -203,6 +203,25 @@ class ApiErrors:
 
 
 @dataclass(frozen=True, slots=True)
+class Pacing:
+    """How the resource API asks to be left alone for a while.
+
+    An answer does so with one of `statuses` and a time: Retry-After, or the field `reset` (for other statuses than 429
+    only while the field `remaining` is 0). It speaks of the user's requests or, by `scope` or where a field has the
+    value in `app_when`, of the whole app's. Names of fields and values are in lower case. `own_paths` are globs of
+    paths that are counted apart from all others; with `each_path` every path is.
+    """
+
+    statuses: tuple[int, ...] = (429,)
+    remaining: str | None = None
+    reset: str | None = None
+    scope: Literal["user", "app"] = "user"
+    app_when: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    own_paths: tuple[str, ...] = ()
+    each_path: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
     """Which account a grant is for: paths into the token answer, then into userinfo; joined with `/`."""
 
@@ -255,6 +274,7 @@ class Entry:
     token_errors: TokenErrors = field(default_factory=TokenErrors)
     authorize_errors: tuple[Row, ...] = ()  # seen on the redirect back, or on the provider's page
     api_errors: ApiErrors = field(default_factory=ApiErrors)
+    pacing: Pacing = field(default_factory=Pacing)
     redirect_uri: RedirectRules = field(default_factory=RedirectRules)
     deprecations: tuple[Deprecation, ...] = ()
     notes: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from authproxy.core.client_auth import Client, literal
 from authproxy.core.config import Endpoints, ProviderChoice, RouteChoice
 from authproxy.core.errors import ProviderMisconfigured
-from authproxy.core.facts import Entry, EntryEndpoints, EntryEnvironment, Revocation
+from authproxy.core.facts import Entry, EntryEndpoints, EntryEnvironment, Pacing, Revocation
 from authproxy.core.model import EMPTY
 from authproxy.core.packaged import Catalogue, entry_name, packaged_routes
 
@@ -89,6 +89,7 @@ class Provider:
     idle_expiry: int | None = None  # seconds; a grant that is not used for so long ends
     absolute_expiry: int | None = None  # seconds from consent, whatever is done
     reasons: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    pacing: Pacing = field(default_factory=Pacing)
 
     @property
     def token_header(self) -> str:
@@ -183,6 +184,9 @@ def provider_of(name: str, choice: ProviderChoice) -> Provider:
         or environment.refresh_token_lifetime
         or _known_span(facts.refresh_token.absolute_expiry),
         reasons=environment.reasons,
+        pacing=facts.pacing
+        if choice.pauses is None
+        else replace(facts.pacing, scope=choice.pauses, app_when=EMPTY),
     )
 
 
