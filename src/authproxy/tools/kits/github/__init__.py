@@ -1,0 +1,108 @@
+"""GitHub's tools: the functions of the rows in github.yaml."""
+
+from authproxy.tools.kits.github.faults import error_words, read_failure
+from authproxy.tools.kits.github.files import (
+    create_branch,
+    create_file,
+    get_file_contents,
+    search_code,
+    update_file_lines,
+)
+from authproxy.tools.kits.github.issues import (
+    create_issue,
+    list_issues,
+    list_repository_labels,
+    manage_labels,
+    shape_comment,
+    shape_issue,
+    update_issue,
+)
+from authproxy.tools.kits.github.people import (
+    get_review_workload,
+    get_user_open_items,
+    get_user_recent_activity,
+    shape_user,
+)
+from authproxy.tools.kits.github.projects import (
+    list_project_fields,
+    list_project_items,
+    list_projects,
+    search_project_item,
+)
+from authproxy.tools.kits.github.pulls import (
+    check_pull_request_merge_status,
+    create_pull_request,
+    get_pull_request,
+    list_pull_request_commits,
+    list_pull_requests,
+    merge_pull_request,
+    update_pull_request,
+)
+from authproxy.tools.kits.github.repositories import (
+    list_org_repositories,
+    list_repository_activities,
+    list_repository_collaborators,
+    list_stargazers,
+    search_my_repos,
+    set_starred,
+    shape_repository,
+    shape_stargazer_count,
+)
+from authproxy.tools.kits.github.reviews import (
+    assign_pull_request_user,
+    create_reply_for_review_comment,
+    create_review_comment,
+    list_review_comments_in_a_repository,
+    list_review_comments_on_pull_request,
+    manage_pull_request_reviewers,
+    resolve_review_thread,
+    submit_pull_request_review,
+)
+
+__all__ = [
+    "assign_pull_request_user",
+    "check_pull_request_merge_status",
+    "create_branch",
+    "create_file",
+    "create_issue",
+    "create_pull_request",
+    "create_reply_for_review_comment",
+    "create_review_comment",
+    "error_words",
+    "get_file_contents",
+    "get_pull_request",
+    "get_review_workload",
+    "get_user_open_items",
+    "get_user_recent_activity",
+    "list_issues",
+    "list_org_repositories",
+    "list_project_fields",
+    "list_project_items",
+    "list_projects",
+    "list_pull_request_commits",
+    "list_pull_requests",
+    "list_repository_activities",
+    "list_repository_collaborators",
+    "list_repository_labels",
+    "list_review_comments_in_a_repository",
+    "list_review_comments_on_pull_request",
+    "list_stargazers",
+    "manage_labels",
+    "manage_pull_request_reviewers",
+    "merge_pull_request",
+    "read_failure",
+    "resolve_review_thread",
+    "search_code",
+    "search_my_repos",
+    "search_project_item",
+    "set_starred",
+    "shape_comment",
+    "shape_issue",
+    "shape_repository",
+    "shape_stargazer_count",
+    "shape_user",
+    "submit_pull_request_review",
+    "update_file_lines",
+    "update_issue",
+    "update_pull_request",
+]
