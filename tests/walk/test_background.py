@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -145,7 +146,8 @@ async def test_the_end_of_a_process_waits_for_what_the_keeper_began(
     provider.twist = slow  # type: ignore[assignment]
     assert await asyncio.to_thread(asked.wait, 40)
     stopping = asyncio.create_task(asyncio.to_thread(proxy.stop))
-    await until(lambda: proxy_is_draining(proxy))
+    done, _ = await asyncio.wait([stopping], timeout=2)
+    assert not done, "it ended while the answer was on its way"
     answer.set()
     assert await stopping == 0
     provider.twist = None
@@ -156,9 +158,46 @@ async def test_the_end_of_a_process_waits_for_what_the_keeper_began(
     assert len(set(grant.refresh)) == len(grant.refresh)
 
 
-def proxy_is_draining(proxy: Proxy) -> bool:
-    """Its control listener is gone, or says so."""
-    try:
-        return proxy.ask("GET", "/readyz")[0] == 503
-    except OSError:
-        return True
+@pytest.mark.scenario("A21", "A12")
+async def test_the_end_of_a_process_waits_for_a_refresh_whose_agent_has_gone(
+    tmp_path: Path, provider: Provider, receiver: Receiver
+) -> None:
+    """SIGTERM when nobody waits for the answer any more: what comes is on disk before the process ends."""
+    asked, answer = threading.Event(), threading.Event()
+
+    def slow(_grant: Grant, form: dict[str, str]) -> None:
+        if form["grant_type"] == "refresh_token":
+            asked.set()
+            answer.wait(20)
+
+    provider.life = 1
+    proxy = Proxy(tmp_path, settings(provider, receiver, background=False, margin=0), {"HOOK": SECRET})
+    proxy.start()
+    await asyncio.to_thread(proxy.connect, "alice")
+    grant = provider.grants[0]
+    provider.twist = slow  # type: ignore[assignment]
+    await until(lambda: (metric(proxy, "authproxy_refresh_due_seconds_max") or 0) > 0)
+    with socket.create_connection(("127.0.0.1", proxy.listen)) as agent:
+        agent.sendall(b"GET /kit/x HTTP/1.1\r\nHost: localhost\r\nX-User-ID: alice\r\n\r\n")
+        assert await asyncio.to_thread(asked.wait, 20)
+    stopping = asyncio.create_task(asyncio.to_thread(proxy.stop))
+    done, _ = await asyncio.wait([stopping], timeout=2)
+    assert not done, "it ended while the answer was on its way"
+    answer.set()
+    assert await stopping == 0
+    provider.life, provider.twist = 3600, None
+    with Proxy(tmp_path, settings(provider, receiver, background=False), {"HOOK": SECRET}) as again:
+        assert connection(again)["generation"] == 2
+        assert connection(again)["state"] == "active"
+    assert grant.asked == 1
+
+
+@pytest.mark.scenario("J03")
+async def test_what_is_overdue_is_told_without_traffic(
+    tmp_path: Path, provider: Provider, receiver: Receiver
+) -> None:
+    provider.life = 1
+    with Proxy(tmp_path, settings(provider, receiver, background=False), {"HOOK": SECRET}) as proxy:
+        await asyncio.to_thread(proxy.connect, "alice")
+        await until(lambda: (metric(proxy, "authproxy_refresh_due_seconds_max") or 0) > 0)
+        assert (metric(proxy, "authproxy_oldest_unrefreshed_seconds") or 0) > 0
