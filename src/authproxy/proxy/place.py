@@ -16,7 +16,8 @@ class Inside(NamedTuple):
     `shown` is the digest of the key that it carried, judged anew for each request, so that a key that is revoked
     ends here as elsewhere; `user` is the one that it named, None where the requests inside must name theirs.
     `asked` is the name in the handshake (SNI): another one than the tunnel's is refused with each request, where it
-    can be told. None is what clients send to an address, and what those mean is seen in Host.
+    can be told. None is what clients send to an address, and what those mean is seen in Host. `limited`: the caller
+    may use some routes only, and so nothing that is no route.
     """
 
     host: str
@@ -24,6 +25,7 @@ class Inside(NamedTuple):
     shown: Presented
     user: str | None
     asked: str | None = None
+    limited: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ class Reception:
         """The caller, and the user it may act for. A credential bound to a user needs no user header."""
         settled = incoming.client.place.behalf
         if settled is not None:
-            entry.tenant, entry.agent = settled.caller.tenant, settled.caller.agent
+            entry.known(settled.caller)
             self._allow(settled.caller, settled.user)
             entry.user = settled.user
             return settled.caller, settled.user
@@ -54,8 +54,9 @@ class Reception:
     def connect(self, incoming: Incoming, fields: RequestFields, target: Target, entry: Entry) -> Inside:
         """The same for a CONNECT, which may leave it to the requests inside to name their user."""
         entry.host = target.host
-        _, user = self._read(incoming, fields, target, entry)
-        return Inside(target.host, target.port, presented(fields.credentials, listener="data"), user)
+        caller, user = self._read(incoming, fields, target, entry)
+        shown = presented(fields.credentials, listener="data")
+        return Inside(target.host, target.port, shown, user, limited=caller.routes is not None)
 
     def identify(self, incoming: Incoming, fields: RequestFields) -> Identified:
         """Who sent this request, by what is known of keys now. Raises CallerUnknown."""
@@ -73,7 +74,7 @@ class Reception:
         tunnel = incoming.client.place.tunnel
         found = self.identify(incoming, fields)
         caller = found.caller
-        entry.tenant, entry.agent = caller.tenant, caller.agent
+        entry.known(caller)
         if fields.hosts:
             host, _port = message.authority_of(fields.hosts[0])
             if (

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
-from authproxy.core.model import DEFAULT_TENANT, ConnectionKey
+from authproxy.core.errors import Overloaded, Refusal
+from authproxy.core.model import DEFAULT_TENANT, Caller, ConnectionKey
 from authproxy.metrics import Metrics
 from authproxy.store.audit import Trail
 
@@ -37,16 +38,21 @@ class Entry:
         "attempts",
         "bytes_in",
         "bytes_out",
+        "cause",
         "code",
         "generation",
+        "held",
         "host",
         "method",
         "named_host",
         "path",
+        "probing",
         "provider",
+        "reason",
         "refreshed",
         "request_id",
         "route",
+        "session",
         "status",
         "tenant",
         "upstream_request_id",
@@ -60,6 +66,7 @@ class Entry:
         # Whom nobody knows is the default tenant's business: its operators see those who were refused unnamed.
         self.tenant = DEFAULT_TENANT
         self.agent: str | None = None
+        self.session: str | None = None
         self.user: str | None = None
         self.provider: str | None = None
         self.account: str | None = None
@@ -71,6 +78,10 @@ class Entry:
         self.status: int | None = None
         self.code: str | None = None
         self.act: str | None = None
+        self.reason: str | None = None
+        self.cause: Refusal | None = None  # for which it was ended from outside
+        self.held: Sequence[tuple[Any, Hashable]] = ()  # the gates that it is in, until it leaves them
+        self.probing: tuple[Hashable, ...] = ()  # the pauses that it is to see the end of
         self.attempts = 0
         self.refreshed = False
         self.bytes_in = 0
@@ -86,6 +97,21 @@ class Entry:
         """Keep a place in the trail. Raises Overloaded where it is full: then there is no record, but the count."""
         trail.reserve()
         self._reserved = True
+
+    def known(self, caller: Caller) -> None:
+        """Who asks."""
+        self.tenant, self.agent, self.session = caller.tenant, caller.agent, caller.session
+
+    def refused(self, refusal: Refusal) -> None:
+        """It ends in our own name."""
+        self.code, self.act, self.reason = refusal.code, str(refusal.act), refusal.reason
+
+    def gone(self, code: str) -> None:
+        """The agent's connection has ended before its answer: by itself, which is `code`, or by us."""
+        if self.cause is not None:
+            self.refused(self.cause)
+        else:
+            self.code = code
 
     def concern(self, key: ConnectionKey) -> None:
         """The connection that the request is about."""
@@ -116,6 +142,7 @@ class Entry:
                 status=self.status,
                 code=self.code,
                 act=self.act,
+                reason=self.reason,
                 attempts=self.attempts,
                 refreshed=self.refreshed,
                 bytes_in=self.bytes_in,
@@ -123,6 +150,8 @@ class Entry:
                 ms=round(took * 1000, 1),
                 upstream_request_id=self.upstream_request_id,
             )
+        if self.code == Overloaded.code:
+            metrics.overloaded.labels(self.reason or "-").inc()
         metrics.request_ended(
             (self.route or "-", self.method, str(self.status or "-"), self.code or "-"),
             took,
@@ -134,6 +163,7 @@ class Entry:
             "request_id": self.request_id,
             "tenant": self.tenant,
             "agent": self.agent,
+            "session": self.session,
             "user": self.user,
             "provider": self.provider,
             "account": self.account,

@@ -69,6 +69,8 @@ class Tunnels:
             raise NoRoute("no route has this host", reason="host", status=403)
         elif inside.port not in self._settings.ports:
             raise PolicyDenied("bytes are not passed on to this port (tunnel.ports)", reason="tunnel_port")
+        elif inside.limited:
+            raise PolicyDenied("this session may use its routes only", reason="session")
         else:
             await self._pass(incoming, entry, reply, Origin("http", host, inside.port))
 

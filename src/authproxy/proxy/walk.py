@@ -36,8 +36,11 @@ from authproxy.core.origin import canonical_host
 from authproxy.core.providers import Provider
 from authproxy.core.rewriting import Base
 from authproxy.core.routes import Route, RouteTable
+from authproxy.core.session import demand_route
 from authproxy.metrics import Metrics
 from authproxy.proxy.intake import reader
+from authproxy.proxy.limits import Turnstile
+from authproxy.proxy.pauses import Pauses
 from authproxy.proxy.place import Inside, Place
 from authproxy.proxy.reception import Reception, account_of
 from authproxy.proxy.record import Entry
@@ -75,6 +78,8 @@ class Walk:
         metrics: Metrics,
         tunnels: Tunnels,
         standing: Callable[[Usable], Awaitable[None]],
+        turnstile: Turnstile,
+        pauses: Pauses,
         own_authorities: Callable[[], frozenset[tuple[str, int]]],
         new_id: Callable[[], str],
         clock: Callable[[], float] = time.time,
@@ -86,6 +91,8 @@ class Walk:
         self._reception = Reception(desk, config.identity.user_header)
         self._tunnels = tunnels
         self._standing = standing
+        self._turnstile = turnstile
+        self._pauses = pauses
         self._routes = routes
         self._providers = providers
         self._tokens = tokens
@@ -110,10 +117,10 @@ class Walk:
         except Refusal as refusal:
             refuse(reply, refusal)
         except asyncio.CancelledError:
-            entry.code = "client_closed"
+            entry.gone(incoming.client.ending)
             raise
         except ConnectionError:  # of the agent: those of upstreams are refusals
-            entry.code = "client_closed"
+            entry.gone(incoming.client.ending)
             reply.keep_alive = False
         except Exception:
             # The listener's one edge: a fault of ours is logged whole and told as `internal`.
@@ -121,6 +128,8 @@ class Walk:
             refuse(reply, Internal("authproxy failed; the log has it under the request id"))
         finally:
             self.active -= 1
+            self._turnstile.leave(entry)
+            self._pauses.leave(entry)
             entry.write(self._trail, self._metrics)
         return Sent(reply.keep_alive)
 
@@ -146,6 +155,7 @@ class Walk:
             inside = await self._reception.known(
                 lambda: self._reception.connect(incoming, fields, target, entry)
             )
+            self._turnstile.enter_tunnel(entry)
             if self._strict:
                 await self._trail.settled(entry.begin(self._trail))
             await self._tunnels.open(incoming, fields, entry, reply, inside)
@@ -154,6 +164,8 @@ class Walk:
             lambda: self._reception.welcome(incoming, fields, target, entry)
         )
         route, path = self._route(place, fields, target, entry)
+        if caller.routes is not None:
+            demand_route(caller, route.name, tool=place.behalf is not None)
         if target.form == "origin" and place.tunnel is None and place.behalf is None:
             reply.base = _base(place, route, fields)
             if route.rewrite_urls:
@@ -161,6 +173,8 @@ class Walk:
         self._judge(route, incoming.method, path, fields, entry)
         key = ConnectionKey(caller.tenant, user, route.provider, account_of(fields))
         entry.concern(key)
+        self._turnstile.enter(route.name, entry)
+        self._pauses.enter(route, key, path, entry)
         scopes = route.scopes if place.behalf is None else place.behalf.scopes
         usable = await self._tokens.token(key, scopes=scopes, agent=caller.agent)
         if self._strict:
@@ -290,7 +304,7 @@ class Walk:
             if answer.status == 101:
 
                 async def still() -> None:
-                    self._reception.identify(incoming, fields)
+                    await self._reception.known(lambda: self._reception.identify(incoming, fields))
                     await self._standing(usable)
 
                 await switch(reply, answer, route, usable.needles, (self._leash, still))
@@ -345,6 +359,7 @@ class Walk:
         entry.leaves()
         answer = await self._upstream.send(exchange)
         entry.returns()
+        self._pauses.heard(route, usable.key, path, entry, answer)
         return answer
 
 
