@@ -79,6 +79,13 @@ COMMANDS: Mapping[str, Entry] = {
         "create, list or revoke agent keys",
         "authproxy agents create mailer --user alice\nauthproxy agents list\nauthproxy agents revoke agt_123",
     ),
+    "sessions": Entry(
+        "sessions",
+        "create, list or revoke sessions: credentials for one agent and one user",
+        "authproxy sessions create mailer --user alice --route gmail --ttl 1h --renewable-for 7d\n"
+        "authproxy sessions create reader --user alice --tool 'Gmail.*:read_only'\n"
+        "authproxy sessions list\nauthproxy sessions revoke ses_123",
+    ),
     "audit": Entry(
         "audit",
         "read, search, verify or export the trail",

@@ -230,7 +230,7 @@ def _telling(kind: str, caller: Caller, at: int) -> Telling:
     def events(session: Session) -> tuple[Event, ...]:
         data = {
             "session_id": session.id,
-            "agent": session.agent,
+            "name": session.agent,
             "minted_by": session.minted_by,
             "routes": None if session.routes is None else [*session.routes],
             "tools": None if session.tools is None else [*session.tools],
