@@ -42,6 +42,7 @@ from authproxy.faces.health import Health
 from authproxy.faces.inquiry import Inquiries
 from authproxy.faces.mcp import Mcp
 from authproxy.faces.sessions import Sessions as SessionsFace
+from authproxy.faces.tools import Tools as ToolsFace
 from authproxy.listening import listen_control, listen_data
 from authproxy.metrics import Metrics
 from authproxy.proxy.inner import Inner
@@ -198,6 +199,7 @@ class App:
 
     async def listen_control(self, address: Address) -> int:
         """Serve the control plane; returns the port that was bound."""
+        self._data()  # what tools send goes through it, and it closes after this listener
         inquiries = Inquiries(self.desk, self.names)
         api = Api(self.control, inquiries)
         connect = Connect(
@@ -210,7 +212,7 @@ class App:
         mcp = Mcp(inquiries, self.control, lambda: self.config)
         self._stack.push_async_callback(mcp.end)
         routes = [*api.routes(), *sessions.routes(), *connect.routes(), *Health(self.control).routes()]
-        routes += mcp.routes()
+        routes += [*mcp.routes(), *ToolsFace(self.control, inquiries, lambda: self.config.tools).routes()]
         bound = await listen_control(routes, self.names, address, self.config, self._stack)
         self._inquiries = inquiries
         return self._bound(bound)

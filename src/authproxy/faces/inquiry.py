@@ -103,9 +103,18 @@ class Inquiries:
 
 async def body_of(request: web.Request) -> Mapping[str, Any]:
     """A JSON object. The content type is demanded: a web page cannot send it without a preflight."""
+    demand_json(request)
+    return object_of(await request.read())
+
+
+def demand_json(request: web.Request) -> None:
+    """Raises BadRequest for a body that is not announced as JSON."""
     if request.content_type != "application/json":
         raise BadRequest("Send Content-Type: application/json", reason="content_type")
-    raw = await request.read()
+
+
+def object_of(raw: bytes) -> Mapping[str, Any]:
+    """The JSON object that these bytes are. Raises BadRequest."""
     try:
         value = json.loads(raw)
     except ValueError:
