@@ -1,4 +1,4 @@
-"""`authproxy connections`: list, show, import, refresh or disconnect; never prints a token."""
+"""`authproxy connections`: list, show, wait, import, refresh or disconnect; never prints a token."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from authproxy.cli.console import DONE, NOT_WELL, Stop, complain, facts, instant, say, say_json, span, table
 from authproxy.cli.options import count, json_option, store_options, tenant_option
+from authproxy.cli.spans import seconds
 from authproxy.core.errors import BadRequest
 from authproxy.core.model import DEFAULT_ACCOUNT, Connection, ConnectionKey, State
 from authproxy.core.secret import Secret
@@ -32,7 +33,11 @@ def arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> No
     show = actions.add_parser("show", help="all that is known of one connection")
     refresh = actions.add_parser("refresh", help="refresh its token now")
     disconnect = actions.add_parser("disconnect", help="end it here, and give the grant back to the provider")
-    for one in (show, refresh, disconnect):
+    wait = actions.add_parser(
+        "wait", help="return when it works again, such as after its user has reconnected"
+    )
+    wait.add_argument("--timeout", type=seconds, metavar="SPAN", help="how long: 30s, 2h (default: for ever)")
+    for one in (show, refresh, disconnect, wait):
         one.add_argument("id", help="con_…")
     take = actions.add_parser("import", help="take over a refresh token, read from standard input")
     take.add_argument("provider")
@@ -42,7 +47,7 @@ def arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> No
         "--scope", action="append", default=[], dest="scopes", help="a scope it was granted; repeatable"
     )
     take.add_argument("--replace", action="store_true", help="also where the user is connected already")
-    for one in (listing, show, refresh, disconnect, take):
+    for one in (listing, show, refresh, disconnect, wait, take):
         store_options(one, environ)
         tenant_option(one)
         json_option(one)
@@ -51,8 +56,15 @@ def arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> No
 def run(args: argparse.Namespace) -> int:
     from authproxy.cli.session import with_control
 
-    work = {"list": _list, "show": _show, "refresh": _refresh, "disconnect": _disconnect, "import": _import}
-    reads = args.action in ("list", "show")
+    work = {
+        "list": _list,
+        "show": _show,
+        "refresh": _refresh,
+        "disconnect": _disconnect,
+        "wait": _wait,
+        "import": _import,
+    }
+    reads = args.action in ("list", "show", "wait")
     secret = _standard_input() if args.action == "import" else None
     return with_control(
         args,
@@ -133,6 +145,14 @@ async def _disconnect(control: Control, args: argparse.Namespace, _secret: Secre
         }[done.revoked_upstream]
         say(f"{done.connection.id} ({key.user} at {key.provider}) is disconnected; {told}")
     return NOT_WELL if done.revoked_upstream is Revoked.FAILED else DONE
+
+
+async def _wait(control: Control, args: argparse.Namespace, _secret: Secret | None) -> int:
+    from authproxy.cli.session import operator
+
+    patience = float("inf") if args.timeout is None else float(args.timeout)
+    seen = await control.watch.wait(operator(args.tenant), args.id, State.ACTIVE, patience)
+    return _shown(seen.connection, args)
 
 
 async def _import(control: Control, args: argparse.Namespace, secret: Secret | None) -> int:

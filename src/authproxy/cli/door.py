@@ -63,9 +63,10 @@ COMMANDS: Mapping[str, Entry] = {
     ),
     "connections": Entry(
         "connections",
-        "list, show, import, refresh or disconnect connections; never prints a token",
+        "list, show, wait for, import, refresh or disconnect connections; never prints a token",
         "authproxy connections list --user alice\n"
         "authproxy connections show con_123\n"
+        "authproxy connections wait con_123 --timeout 2h\n"
         "authproxy connections import google --user alice < refresh-token.txt\n"
         "authproxy connections disconnect con_123",
     ),
