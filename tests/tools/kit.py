@@ -12,24 +12,27 @@ What has no answer gets a 404 of the upstream. Answers given in a list are given
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
-from urllib.parse import parse_qs, parse_qsl
+from urllib.parse import parse_qs, parse_qsl, urlencode
 
 from aiohttp import web
 
-from authproxy.app import App
+from authproxy.app import Address, App
 from authproxy.control.tools import Outcome
 from authproxy.core.model import Caller, ConnectionKey, NewGrant, TokenSet
 from authproxy.core.secret import Secret
 from authproxy.core.strict import read
 from authproxy.tools.loading import toolbox
 from authproxy.tools.tool import Json, ToolError
+from tests.kit.browser import Browser, Page
 from tests.kit.canaries import hits
+from tests.kit.process import free_port
 from tests.kit.provider import canary
 
 KEY = "A" * 43
@@ -43,7 +46,7 @@ ROUTES = {
     "hubspot": "hubspot",
     "salesforce": "salesforce",
 }
-TOKEN = "/kit/token"
+TOKEN, AUTHORIZE = "/kit/token", "/kit/authorize"
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,11 @@ class Seen:
     @property
     def json(self) -> Json:
         return json.loads(self.body) if self.body else None
+
+    @property
+    def bearer(self) -> str:
+        """The token that came with it."""
+        return self.headers.get("authorization", "").rpartition(" ")[2]
 
 
 @dataclass(frozen=True)
@@ -82,8 +90,9 @@ class Upstream:
     def __init__(self) -> None:
         self.seen: list[Seen] = []
         self.given: dict[tuple[str, str], list[Answer]] = {}
-        self.tokens: dict[str, str] = {}  # provider: the access token that is good
+        self.good: set[str] = set()  # access tokens; empty it, and all have expired
         self.secrets: list[str] = []
+        self.codes: dict[str, str] = {}  # code: the scopes that were consented to
         self.refreshes = 0
         self.port = 0
 
@@ -103,18 +112,20 @@ class Upstream:
         """What requests of this method and raw path get: one after the other, the last for ever."""
         self.given[(method, path)] = list(answers)
 
-    def issue(self, provider: str) -> tuple[str, str]:
-        """A new pair for this provider's user; the old access token is refused from now on."""
+    def issue(self) -> tuple[str, str]:
+        """A new pair."""
         pair = canary("at"), canary("rt")
-        self.tokens[provider] = pair[0]
+        self.good.add(pair[0])
         self.secrets += pair
         return pair
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         body = await request.read()
         path, _, query = request.raw_path.partition("?")
-        if path.startswith(TOKEN):
-            return self._token(path.rpartition("/")[2])
+        if path == AUTHORIZE:
+            return self._consented(dict(parse_qsl(query)))
+        if path == TOKEN:
+            return self._token(dict(parse_qsl(body.decode())))
         one = Seen(
             request.method,
             path,
@@ -124,7 +135,7 @@ class Upstream:
             body,
         )
         self.seen.append(one)
-        if one.headers.get("authorization", "").rpartition(" ")[2] not in self.tokens.values():
+        if one.bearer not in self.good:
             headers = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
             return web.json_response({"error": "invalid_token"}, status=401, headers=headers)
         answers = self.given.get((one.method, path))
@@ -133,18 +144,26 @@ class Upstream:
         given = answers.pop(0) if len(answers) > 1 else answers[0]
         return _response(given(one) if callable(given) else given)
 
-    def _token(self, provider: str) -> web.Response:
-        self.refreshes += 1
-        access, refresh = self.issue(provider)
-        return web.json_response(
-            {
-                "access_token": access,
-                "refresh_token": refresh,
-                "token_type": "Bearer",
-                "expires_in": 3600,
-                "instance_url": f"http://127.0.0.1:{self.port}",
-            }
-        )
+    def _consented(self, asked: Mapping[str, str]) -> web.Response:
+        """The user says yes at once."""
+        code = canary("code")
+        self.codes[code] = asked.get("scope", "")
+        back = urlencode({"code": code, "state": asked["state"]})
+        return web.Response(status=302, headers={"Location": f"{asked['redirect_uri']}?{back}"})
+
+    def _token(self, form: Mapping[str, str]) -> web.Response:
+        granted = self.codes.pop(form.get("code", ""), None)
+        if granted is None:
+            self.refreshes += 1
+        access, refresh = self.issue()
+        answer = {
+            "access_token": access,
+            "refresh_token": refresh,
+            "token_type": "Bearer",
+            "expires_in": 3600,
+            "instance_url": f"http://127.0.0.1:{self.port}",
+        }
+        return web.json_response(answer if granted is None else {**answer, "scope": granted})
 
 
 def _response(given: Any) -> web.StreamResponse:
@@ -162,9 +181,11 @@ def _response(given: Any) -> web.StreamResponse:
 class House:
     """The running App, and tools called by name."""
 
-    def __init__(self, app: App, upstream: Upstream) -> None:
+    def __init__(self, app: App, upstream: Upstream, port: int) -> None:
         self.app = app
         self.upstream = upstream
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -178,8 +199,11 @@ class House:
         """`users` (alice, where none is named) are connected everywhere, with all that any tool needs or, by provider,
         with `scopes`. `config` has further keys of routes.yaml."""
         async with Upstream().running() as upstream:
+            port = free_port()
             app = await App.open(
-                read(_config(upstream.port, config), file="routes.yaml", environ={}, read_file=str).config,
+                read(
+                    _config(upstream.port, port, config), file="routes.yaml", environ={}, read_file=str
+                ).config,
                 store="sqlite:///:memory:",
                 environ={"AUTHPROXY_KEYS": KEY},
                 announce=lambda _: None,
@@ -187,7 +211,7 @@ class House:
             )
             async with app:
                 await app.run()
-                house = cls(app, upstream)
+                house = cls(app, upstream, port)
                 for user in users or ("alice",):
                     for provider in sorted(set(ROUTES.values())):
                         await house.connect(user, provider, None if scopes is None else scopes.get(provider))
@@ -202,12 +226,19 @@ class House:
         """As `Upstream.answer`."""
         self.upstream.answer(method, path, *answers)
 
+    async def listen(self) -> str:
+        """The URL of the control plane, which from now on listens."""
+        await self.app.listen_control(Address("127.0.0.1", self.port))
+        return self.url
+
+    async def consent(self, url: str | None) -> Page:
+        """The user opens the link and agrees."""
+        assert url is not None
+        return await asyncio.to_thread(Browser().consent, url)
+
     async def connect(self, user: str, provider: str, scopes: tuple[str, ...] | None = None) -> None:
         """A connection as a consent leaves it."""
-        access = self.upstream.tokens.get(provider)
-        refresh = canary("rt")
-        if access is None:
-            access, refresh = self.upstream.issue(provider)
+        access, refresh = self.upstream.issue()
         now = int(self.app.clock())
         tokens = TokenSet(
             Secret(access),
@@ -258,20 +289,24 @@ def every_scope(provider: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _config(port: int, more: Mapping[str, Any]) -> str:
+def _config(port: int, control: int, more: Mapping[str, Any]) -> str:
     here = f"http://127.0.0.1:{port}"
     providers = {
         name: {
             "client_id": "kit",
             "client_auth": "none",
-            "endpoints": {"authorization": f"{here}/kit/authorize", "token": f"{here}{TOKEN}/{name}"},
+            "endpoints": {
+                "authorization": f"{here}{AUTHORIZE}",
+                "token": f"{here}{TOKEN}",
+                "userinfo": f"{here}/kit/userinfo",
+            },
             "api_hosts": ["127.0.0.1"],
         }
         for name in sorted(set(ROUTES.values()))
     }
     document = {
         "version": 1,
-        "public_url": "http://127.0.0.1:8701",
+        "public_url": f"http://127.0.0.1:{control}",
         "identity": {
             "callers": [{"kind": "loopback", "agent": "kit", "operator": True}, {"kind": "api_key"}]
         },
