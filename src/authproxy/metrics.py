@@ -183,6 +183,18 @@ class Metrics:
             ("tool", "outcome"),
             registry=r,
         )
+        self.overloaded = Counter(
+            "authproxy_overloaded",
+            "Requests that were answered `overloaded`, by the limit that they met.",
+            ("reason",),
+            registry=r,
+        )
+        self.pauses = Counter(
+            "authproxy_provider_pauses",
+            "Pauses that a provider asked for with a 429, and for which a user's requests were kept back.",
+            ("provider",),
+            registry=r,
+        )
         self.audit_queue = Gauge("authproxy_audit_queue", "Audit records waiting for the disk.", registry=r)
         self.reload_success = Gauge(
             "authproxy_config_last_reload_success",

@@ -67,6 +67,7 @@ class Route:
     send_cookies: bool
     rewrite_urls: bool = False
     grant_hosts: tuple[str, ...] = ()
+    share_pauses: bool = True
 
     def target(self, rest: bytes) -> bytes:
         """The upstream's request-target for what followed the prefix: bytes are joined, nothing is normalised."""
@@ -101,6 +102,7 @@ def compile_route(name: str, choice: RouteChoice, config: Config, known: Known) 
         else choice.keep_set_cookie,
         reflected=choice.reflected,
         send_cookies=choice.send_cookies,
+        share_pauses=choice.share_pauses,
         rewrite_urls=bool(choice.rewrite_urls),
         grant_hosts=provider.patterns if provider.upstream_from else (),
     )

@@ -115,6 +115,7 @@ class _Ear:
     limit: int
     peer_is_local: bool = True
     open_ended: bool = False
+    ending: str = "client_closed"
     cut: bool = False
     long: bool = False
     size: int = 0

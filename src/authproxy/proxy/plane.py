@@ -15,6 +15,8 @@ from authproxy.core.routes import RouteTable
 from authproxy.egress import EgressGuard
 from authproxy.metrics import Metrics
 from authproxy.proxy.current import Current
+from authproxy.proxy.limits import Turnstile
+from authproxy.proxy.pauses import Pauses
 from authproxy.proxy.record import request_ids
 from authproxy.proxy.tunnel import Tunnels
 from authproxy.proxy.upstream import Upstream
@@ -54,6 +56,8 @@ class Plane:
         self._own_authorities = own_authorities
         self._clock = clock
         self._new_id = request_ids(secrets.token_hex(10))
+        self._turnstile = Turnstile(config.limits)
+        self._pauses = Pauses(config.limits.longest_pause, providers.resting, metrics, clock=clock)
         self._upstreams = [Upstream(guard, limits=config.limits, timeouts=config.timeouts)]
         self.current = Current(self._walk(config, desk, routes), routes)
 
@@ -70,6 +74,7 @@ class Plane:
             await upstream.close()
 
     def _walk(self, config: Config, desk: Desk, routes: RouteTable) -> Walk:
+        self._turnstile.take(config.providers, config.routes, {one.name: one.provider for one in routes})
         return Walk(
             config,
             desk=desk,
@@ -87,6 +92,8 @@ class Plane:
                 own_authorities=self._own_authorities,
             ),
             standing=self._standing,
+            turnstile=self._turnstile,
+            pauses=self._pauses,
             own_authorities=self._own_authorities,
             new_id=self._new_id,
             clock=self._clock,

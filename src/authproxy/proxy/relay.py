@@ -78,7 +78,7 @@ class Reply:
 def refuse(reply: Reply, refusal: Refusal) -> None:
     """Answer in authproxy's own name. After a head has gone out only the connection can tell: it is cut."""
     entry = reply.entry
-    entry.code, entry.act = refusal.code, str(refusal.act)
+    entry.refused(refusal)
     if reply.head_sent:
         reply.keep_alive = False
         reply.incoming.client.abort()

@@ -13,7 +13,8 @@ import re
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from math import inf
+from typing import Any, Protocol, cast
 
 import structlog
 from aiohttp import http_parser, web
@@ -21,7 +22,8 @@ from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from authproxy.core.config import Limits, Timeouts
-from authproxy.core.errors import BadRequest, HeaderTooLarge, Refusal
+from authproxy.core.errors import BadRequest, HeaderTooLarge, Overloaded, Refusal
+from authproxy.proxy.limits import Crowd
 from authproxy.proxy.place import MAIN, Place
 
 log = structlog.get_logger()
@@ -30,6 +32,8 @@ log = structlog.get_logger()
 _READ_AHEAD = (
     256 * 1024
 )  # of a body; as much as the loop reads at once, so that not every read pauses the agent
+
+_UNHEARD = 2.0  # seconds in which a connection that is one too many may say what it is to be refused
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER without a wait: close is a reset
 
@@ -104,13 +108,21 @@ class Client(RequestHandler):
     """One agent's connection."""
 
     __slots__ = (
+        "_flushed",
         "_head_since",
+        "_line",
         "_listener",
+        "_peer",
+        "_progress_at",
+        "_silent_since",
         "_tunnelling",
+        "ending",
         "misspelt",
         "open_ended",
         "peer_is_local",
         "place",
+        "surplus",
+        "wrote",
     )
 
     def __init__(self, manager: Listener, place: Place, **kwargs: Any) -> None:
@@ -122,14 +134,42 @@ class Client(RequestHandler):
         self.misspelt = False
         self.open_ended = False  # whether the answer under way has no end but the connection's
         self.peer_is_local = False
+        self.surplus: str | None = None  # the limit by which this connection is one too many
+        self.ending = "client_closed"  # what it means that the connection ends before an answer does
+        self.wrote = 0
+        self._line: asyncio.Transport | None = None  # the transport, also where it is being closed
+        self._peer: str | None = None
+        self._silent_since: float | None = None
+        self._flushed = 0
+        self._progress_at: float | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
         # A Unix socket has no address; its file's mode says who may connect.
         self.peer_is_local = not isinstance(peer, tuple) or is_loopback(peer[0])
+        self._peer = peer[0] if isinstance(peer, tuple) else None
+        self._line = cast(asyncio.Transport, transport)
+        self._silent_since = self._loop.time()
+        surplus = self._listener.crowd.enter(self._peer)
+        if self.place.tunnel is not None:
+            return  # it was counted when it came, and is no other one inside
+        if surplus == "closed":
+            self._line.abort()
+        else:
+            self.surplus = surplus
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._uncount()
+        super().connection_lost(exc)
+
+    def _uncount(self) -> None:
+        if self._line is not None:
+            self._line = None
+            self._listener.crowd.leave(self._peer)
 
     def data_received(self, data: bytes) -> None:
+        self._silent_since = None
         if self._current_request is None and not self._messages and _MISSPELT.match(data):
             self.misspelt = True
         super().data_received(data)
@@ -159,14 +199,34 @@ class Client(RequestHandler):
         else:
             self.transport.close()
 
-    def late(self, before: float) -> bool:
-        """Whether this connection has been at one head since before that time."""
-        return self._head_since is not None and self._head_since < before and self._current_request is None
+    def sweep(self, now: float, timeouts: Timeouts) -> None:
+        """End what takes too long: a head that trickles in, a connection that never says anything, an agent that takes
+        nothing of what is written to it."""
+        line = self._line
+        if line is None:
+            return
+        if self._silent_since is not None:
+            patience = timeouts.keepalive if self.surplus is None else _UNHEARD
+            if now - self._silent_since >= patience:
+                line.abort()
+            return
+        if self._head_since is not None and self._current_request is None:
+            if now - self._head_since > timeouts.header:
+                self.abort()
+        elif (waiting := line.get_write_buffer_size()) == 0:
+            self._progress_at = None
+        elif self._progress_at is None or self.wrote - waiting > self._flushed:
+            # What went out, not what waits: that may be as much as before because as much was written.
+            self._flushed, self._progress_at = self.wrote - waiting, now
+        elif timeouts.write and now - self._progress_at >= timeouts.write:
+            self.ending = "client_stalled"
+            cut(line)
 
     def write(self, data: bytes) -> None:
         """Hand bytes to the transport. Raises ConnectionResetError where the agent is gone."""
         if self.transport is None:
             raise ConnectionResetError("the agent is gone")
+        self.wrote += len(data)
         self.transport.write(data)
 
     async def drain(self) -> None:
@@ -201,6 +261,7 @@ class Client(RequestHandler):
 
     def leave(self) -> None:
         """The socket is nothing to this protocol any more: aiohttp's loop for it ends, and leaves it open."""
+        self._uncount()
         self.transport = None
         self._force_close = True
         if self._keepalive_handle is not None:
@@ -260,7 +321,15 @@ def is_loopback(address: str) -> bool:
 class Listener(web.Server):
     """Makes a `Client` of each connection, and closes those whose head takes too long."""
 
-    def __init__(self, serve: Serves, limits: Limits, timeouts: Timeouts, place: Place = MAIN) -> None:
+    def __init__(
+        self,
+        serve: Serves,
+        limits: Limits,
+        timeouts: Timeouts,
+        place: Place = MAIN,
+        crowd: Crowd | None = None,
+    ) -> None:
+        """`crowd` counts the connections of all listeners together."""
         demand_c_parser()
         super().__init__(
             serve,  # type: ignore[arg-type] # an Incoming stands where aiohttp says BaseRequest
@@ -275,6 +344,7 @@ class Listener(web.Server):
             lingering_time=2.0,
             read_bufsize=_READ_AHEAD,
         )
+        self.crowd = Crowd(limits) if crowd is None else crowd
         self._timeouts = timeouts
         self._place = place
         self._sweeper: asyncio.TimerHandle | None = None
@@ -289,12 +359,13 @@ class Listener(web.Server):
         return Client(self, place, loop=self._loop, **self._kwargs)
 
     def _sweep(self) -> None:
-        """One timer for all connections: a deadline on the head, from its first byte, not re-armed by later ones."""
-        before = self._loop.time() - self._timeouts.header
+        """One timer for all connections: deadlines that are not re-armed by each byte."""
+        now, timeouts = self._loop.time(), self._timeouts
         for client in self.connections:
-            if isinstance(client, Client) and client.late(before):
-                client.abort()
-        self._sweeper = self._loop.call_later(min(1.0, self._timeouts.header / 2), self._sweep)
+            if isinstance(client, Client):
+                client.sweep(now, timeouts)
+        patience = min(1.0, timeouts.header / 2, timeouts.write / 2 or inf)
+        self._sweeper = self._loop.call_later(patience, self._sweep)
 
     async def shutdown(self, timeout: float | None = None) -> None:
         """Stop reading new requests, let those under way end within `timeout` seconds, then close."""
@@ -315,4 +386,6 @@ def _incoming(message: Any, content: Any, client: Any, _writer: Any, _task: Any)
     fault: Refusal | None = None
     if client.misspelt:
         fault = BadRequest("the request line is not `METHOD target HTTP/1.1`", reason="syntax")
+    if client.surplus is not None:
+        fault = Overloaded("there are too many connections", reason=client.surplus)
     return Incoming(message, content, client, fault)

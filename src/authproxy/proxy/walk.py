@@ -51,6 +51,7 @@ from authproxy.proxy.spool import Body, SpoolBudget
 from authproxy.proxy.tunnel import VIA, Tunnels
 from authproxy.proxy.upload import AT_ONCE
 from authproxy.proxy.upstream import Answer, Exchange, Origin, Upstream
+from authproxy.proxy.vigil import Vigil
 from authproxy.proxy.websocket import switch
 from authproxy.store.audit import Trail
 
@@ -301,15 +302,19 @@ class Walk:
                     )
                 elif fresh is not None:
                     reply.resend = True
-            if answer.status == 101:
 
-                async def still() -> None:
+            async def still() -> None:
+                if incoming.client.place.behalf is None:
                     await self._reception.known(lambda: self._reception.identify(incoming, fields))
-                    await self._standing(usable)
+                await self._standing(usable)
 
+            if answer.status == 101:
                 await switch(reply, answer, route, usable.needles, (self._leash, still))
-            else:
+            elif answer.ended:
                 await relay(reply, answer, peeked, route, usable.needles)
+            else:
+                async with Vigil(self._leash, still):
+                    await relay(reply, answer, peeked, route, usable.needles)
         finally:
             answer.close()
 
