@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 from authproxy.broker.flows import Flows
 from authproxy.broker.registrations import Registrations
-from authproxy.core.errors import BadRequest, ConnectionRequired, NotFound, UserMissing, UserNotAllowed
+from authproxy.core.errors import (
+    BadRequest,
+    ConnectionRequired,
+    NotFound,
+    PolicyDenied,
+    UserMissing,
+    UserNotAllowed,
+)
 from authproxy.core.message import NAME_RULE, is_name
 from authproxy.core.model import Caller, Connection, ConnectionKey, Flow, FlowStatus, State
 from authproxy.store.vault import Vault
@@ -107,7 +114,12 @@ class Consent:
 
     async def confirm_user(self, caller: Caller, ticket: str, user: str) -> Flow:
         """Say who opened a flow: `ticket` is what the browser brought to the verifier, `user` is from the application's
-        own session. Another user than the flow's: UserMismatch. A flow that has ended otherwise: BadRequest."""
+        own session. Another user than the flow's: UserMismatch. A flow that has ended otherwise: BadRequest. The word is
+        the application's, and not that of an agent that it gave a session to: PolicyDenied."""
+        if caller.session is not None:
+            raise PolicyDenied(
+                "A session cannot say who opened a link: the application can", reason="session"
+            )
         _own(caller, (await self._flows.flow(ticket.partition(".")[0], tenant=caller.tenant)).key)
         flow = await self._flows.confirm(caller=caller, ticket=ticket, user=user)
         if flow.status is not FlowStatus.COMPLETED:
