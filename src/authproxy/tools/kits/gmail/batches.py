@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from authproxy.tools.kits.gmail.mailbox import ME, message_id, objects
+from authproxy.tools.kits.gmail.mailbox import ME, objects
 from authproxy.tools.kits.gmail.searching import both
 from authproxy.tools.kits.in_turn import in_turn
+from authproxy.tools.rows import segment
 from authproxy.tools.tool import Call, Json, Kind, ToolError, bad_input
 
 MOST_IDS = 100
@@ -66,7 +67,7 @@ async def _change_these(
         raise bad_input(f"email_ids has {len(ids)} ids; one call takes at most {MOST_IDS}.")
 
     async def look(one: str) -> tuple[str, str]:
-        found = await message_id(call, "email_ids", one)
+        found = segment(one, "email_ids")
         try:
             answer = await call.api.call("GET", f"{ME}/messages/{found}", query={"format": "minimal"})
         except ToolError as failure:

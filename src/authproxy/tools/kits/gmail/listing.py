@@ -12,8 +12,11 @@ from authproxy.tools.kits.in_turn import in_turn
 from authproxy.tools.rows import segment
 from authproxy.tools.tool import Call, Json, bad_input
 
-ROUNDS = 5
-"""Pages that are looked through for messages that people wrote."""
+MOST_LOOKED_AT = 150
+"""Messages that one call looks through for those that people wrote."""
+BODIES = 80_000
+"""Characters of all bodies of one list together."""
+LEAST_BODY = 500
 COUNT_PAGES = 10
 COUNT_PAGE = 500
 
@@ -71,15 +74,17 @@ async def _emails(call: Call, asked: Mapping[str, Any], limit: int, *, whole: bo
     full = bool(call.get("include_body")) if whole is None else whole
     kept: list[Json] = []
     left_out, token = 0, call.get("page_token")
-    for _round in range(ROUNDS):
-        page, token = await _page(call, asked, limit - len(kept), token, full=full)
+    while True:
+        size = min(limit - len(kept), MOST_LOOKED_AT - len(kept) - left_out)
+        page, token = await _page(call, asked, size, token, full=full)
         wanted = [one for one in page if not (call.get("exclude_automated") and is_automated(one))]
         left_out += len(page) - len(wanted)
         kept += wanted
-        if not token or len(kept) >= limit or not call.get("exclude_automated"):
+        if not token or not page or not left_out or len(kept) >= limit or len(kept) + left_out >= MOST_LOOKED_AT:
             break
     labels = await names_for(call, kept)
-    shown = [whole_of(one, labels, most=BODY_IN_LIST) if full else summary_of(one, labels) for one in kept]
+    room = max(LEAST_BODY, min(BODY_IN_LIST, BODIES // max(1, len(kept))))
+    shown = [whole_of(one, labels, most=room) if full else summary_of(one, labels) for one in kept]
     return {
         "emails": shown,
         **({"automated_left_out": left_out} if left_out else {}),

@@ -7,7 +7,7 @@ from html import unescape
 from typing import Any
 
 from authproxy.tools.kits.gmail.addresses import decoded
-from authproxy.tools.kits.gmail.listing import ROUNDS
+from authproxy.tools.kits.gmail.listing import MOST_LOOKED_AT
 from authproxy.tools.kits.gmail.mailbox import (
     ME,
     METADATA,
@@ -76,13 +76,13 @@ async def _threads(call: Call, asked: Mapping[str, Any]) -> Json:
     spam = call.get("include_spam_trash") or None
     kept: list[Json] = []
     left_out, token = 0, call.get("page_token")
-    for _round in range(ROUNDS):
+    while True:
         answer = await call.api.call(
             "GET",
             f"{ME}/threads",
             query={
                 **asked,
-                "maxResults": limit - len(kept),
+                "maxResults": min(limit - len(kept), MOST_LOOKED_AT - len(kept) - left_out),
                 "pageToken": token,
                 "includeSpamTrash": spam,
             },
@@ -92,7 +92,7 @@ async def _threads(call: Call, asked: Mapping[str, Any]) -> Json:
         wanted = [one for one in page if not (call.get("exclude_automated") and _is_automated(one))]
         left_out += len(page) - len(wanted)
         kept += wanted
-        if not token or len(kept) >= limit or not call.get("exclude_automated"):
+        if not token or not page or not left_out or len(kept) >= limit or len(kept) + left_out >= MOST_LOOKED_AT:
             break
     labels = await names_for(call, (message for one in kept for message in objects(one, "messages")))
     return {
