@@ -114,8 +114,8 @@ class Consent:
 
     async def confirm_user(self, caller: Caller, ticket: str, user: str) -> Flow:
         """Say who opened a flow: `ticket` is what the browser brought to the verifier, `user` is from the application's
-        own session. Another user than the flow's: UserMismatch. A flow that has ended otherwise: BadRequest. The word is
-        the application's, and not that of an agent that it gave a session to: PolicyDenied."""
+        own session. Another user than the flow's: UserMismatch. A flow that has ended otherwise: BadRequest. That word
+        is the application's own, and not an agent's that it gave a session to: PolicyDenied."""
         if caller.session is not None:
             raise PolicyDenied(
                 "A session cannot say who opened a link: the application can", reason="session"
