@@ -8,14 +8,17 @@ from typing import Final
 
 from authproxy.control.consent import Authorization, Consent
 from authproxy.core.errors import ConnectionRequired
-from authproxy.core.model import FlowStatus
+from authproxy.core.model import ConnectionKey, FlowStatus
 from authproxy.faces.mcp_visit import Visit
 
 WAIT: Final = 50.0
 """Seconds in which the user may finish what they have begun before the call is answered: many clients give up after
 a minute."""
 REMEMBERED: Final = 4096
-_BEGUN = frozenset({FlowStatus.PENDING, FlowStatus.EXCHANGING, FlowStatus.CONFIRMING})
+_BEGUN = frozenset(
+    # completed: since the call was refused
+    {FlowStatus.PENDING, FlowStatus.EXCHANGING, FlowStatus.CONFIRMING, FlowStatus.COMPLETED}
+)
 
 
 class Consents:
@@ -26,22 +29,26 @@ class Consents:
         self._consent = consent
         self._wait = wait
         self._closing = closing
-        self._shown: dict[tuple[str, str], None] = {}
+        self._asked: dict[ConnectionKey, tuple[str, str | None]] = {}
 
-    def show(self, visit: Visit, flow_id: str) -> None:
-        """Remember that this session's client was given this link to open by itself: when it asks again, the user is
-        at it. Another replica does not know; it then shows the link once more."""
-        if visit.session is None:
-            return
-        while len(self._shown) >= REMEMBERED:
-            del self._shown[next(iter(self._shown))]
-        self._shown[visit.session, flow_id] = None
+    def ask(self, visit: Visit, missing: Authorization, *, opens: bool) -> None:
+        """Remember what this user was asked for last, and the session whose client opens the link by itself (`opens`):
+        when that one calls again, the user is at it. Another replica does not know, and shows the link once more."""
+        self._asked.pop(missing.key, None)
+        while len(self._asked) >= REMEMBERED:
+            del self._asked[next(iter(self._asked))]
+        self._asked[missing.key] = (missing.id, visit.session if opens else None)
 
-    async def under_way(self, visit: Visit, flow_id: str) -> bool:
-        """Whether the user has begun with it, as far as is known."""
-        if visit.session is not None and (visit.session, flow_id) in self._shown:
-            return True
-        return (await self._consent().status(visit.caller, flow_id)).status in _BEGUN
+    async def under_way(self, visit: Visit, missing: Authorization) -> str | None:
+        """The flow that this user has begun with, as far as is known. It may be another than the one that is offered
+        now: none that is about to end is offered again."""
+        before, session = self._asked.get(missing.key, (missing.id, None))
+        for flow_id in dict.fromkeys((before, missing.id)):
+            status = (await self._consent().status(visit.caller, flow_id)).status
+            opened = flow_id == before and session is not None and session == visit.session
+            if status in _BEGUN or (opened and status is FlowStatus.NOT_STARTED):
+                return flow_id
+        return None
 
     async def end(self, visit: Visit, flow_id: str) -> Authorization:
         """How it stands once it has ended, or the wait has. Raises NotFound for what is not this caller's."""

@@ -19,6 +19,7 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.types.version import MODERN_PROTOCOL_VERSIONS, is_version_at_least
 
 from authproxy import __version__
+from authproxy.control.consent import Authorization
 from authproxy.control.panel import Control
 from authproxy.core.errors import NotFound, Refusal
 from authproxy.faces import mcp_shapes as shapes
@@ -172,9 +173,10 @@ class Service:
             missing = outcome.authorization
             if missing is None or missing.url is None:
                 return shapes.failed(outcome.error)
-            if not first or not await self._consents.under_way(visit, missing.id):
-                return self._ask(ctx, visit, outcome.error.message, missing.url, missing.id)
-            ended = shapes.unfinished(await self._consents.end(visit, missing.id))
+            begun = await self._consents.under_way(visit, missing) if first else None
+            if begun is None:
+                return self._ask(ctx, visit, outcome.error.message, missing)
+            ended = shapes.unfinished(await self._consents.end(visit, begun))
             if ended is not None:
                 return ended
         raise AssertionError("the second time it is asked")
@@ -201,19 +203,20 @@ class Service:
             raise MCPError(types.INVALID_PARAMS, "This requestState is not one of ours") from None
 
     def _ask(
-        self, ctx: Context, visit: Visit, message: str, url: str, flow_id: str
+        self, ctx: Context, visit: Visit, message: str, missing: Authorization
     ) -> types.CallToolResult | types.InputRequiredResult:
         """The link, as this client can show it: by itself, in the words of its generation, or through its model."""
-        if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
-            capabilities = ctx.session.client_capabilities
-            elicitation = None if capabilities is None else capabilities.elicitation
-            if elicitation is not None and elicitation.url is not None:
-                asked = types.ElicitRequest(params=shapes.link(message, url, flow_id))
-                return types.InputRequiredResult(input_requests={_CONNECT: asked}, request_state=flow_id)
-        elif visit.opens_links and is_version_at_least(ctx.protocol_version, _ASKS_FROM):
-            self._consents.show(visit, flow_id)
-            raise UrlElicitationRequiredError([shapes.link(message, url, flow_id)], message)
-        return shapes.consent_needed(message, url)
+        assert missing.url is not None
+        link = shapes.link(message, missing.url, missing.id)
+        newer = ctx.protocol_version in MODERN_PROTOCOL_VERSIONS
+        older = visit.opens_links and not newer and is_version_at_least(ctx.protocol_version, _ASKS_FROM)
+        self._consents.ask(visit, missing, opens=older)
+        if older:
+            raise UrlElicitationRequiredError([link], message)
+        if newer and _opens_links(ctx.session.client_capabilities):
+            asked = types.ElicitRequest(params=link)
+            return types.InputRequiredResult(input_requests={_CONNECT: asked}, request_state=missing.id)
+        return shapes.consent_needed(message, missing.url)
 
     @asynccontextmanager
     async def _progress(self, ctx: Context, words: str) -> AsyncIterator[None]:
@@ -240,6 +243,11 @@ def _visit(ctx: Context) -> Visit:
     visit = None if ctx.request is None else ctx.request.scope[VISIT]
     assert isinstance(visit, Visit)
     return visit
+
+
+def _opens_links(capabilities: types.ClientCapabilities | None) -> bool:
+    elicitation = None if capabilities is None else capabilities.elicitation
+    return elicitation is not None and elicitation.url is not None
 
 
 def _wanted(visit: Visit, tool: Tool) -> bool:
