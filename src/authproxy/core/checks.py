@@ -8,12 +8,13 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
 from authproxy.core.config import Config, ProviderChoice, RouteChoice
-from authproxy.core.faults import Severity, near
+from authproxy.core.faults import Finding, Severity, near
 from authproxy.core.known import Known, KnownProvider
 from authproxy.core.model import Environment
 from authproxy.core.origin import Origin, canonical_host, read_base_url, read_host_port, read_origin
 from authproxy.core.policy import NEVER, glob_fault, may_match_below
 from authproxy.core.routes import completed, prefix_of, provider_for
+from authproxy.core.tool_rules import tool_faults
 
 LEASE_MARGIN = 10.0  # seconds that a lease outlives its token call
 
@@ -33,14 +34,6 @@ _OURS_TO_SEND = (
     "client_id client_secret code_challenge code_challenge_method nonce redirect_uri "
     "response_type scope state"
 )
-
-
-class Finding(NamedTuple):
-    """What is wrong at a key's path."""
-
-    path: str
-    message: str
-    severity: Severity = "error"
 
 
 Findings = Iterator[Finding]
@@ -423,6 +416,12 @@ def listeners(config: Config, known: Known) -> Findings:
             yield Finding(path, "is open to other machines, and identity.callers knows loopback callers only")
 
 
+def tools(config: Config, known: Known) -> Findings:
+    """Patterns are what they say."""
+    for path, message in tool_faults(config.tools.rules, config.tools.hooks):
+        yield Finding(path, message)
+
+
 def _loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
@@ -444,4 +443,5 @@ CHECKS: tuple[Callable[[Config, Known], Findings], ...] = (
     prefixes,
     shared_upstreams,
     listeners,
+    tools,
 )

@@ -24,6 +24,14 @@ class Fault(NamedTuple):
         return f"{where}{self.path}: {self.message}" if self.path else where + self.message
 
 
+class Finding(NamedTuple):
+    """What is wrong at a key's path, before its line is known."""
+
+    path: str
+    message: str
+    severity: Severity = "error"
+
+
 class ConfigFaults(Exception):
     """The configuration cannot be used. `faults` has all of them, warnings included, in the file's order."""
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from authproxy.core.errors import PolicyDenied
 from authproxy.core.model import Caller
 
-MARKS = frozenset({"read_only", "write", "non_destructive", "idempotent"})
+MARKS = frozenset({"read_only", "write", "destructive", "non_destructive", "idempotent"})
 _HALF = r"(?=[^.])\*?[A-Za-z0-9_]*\*?"  # a star in the middle would cost time, and nobody needs one
 _GLOB = re.compile(rf"{_HALF}\.{_HALF}").fullmatch
 
@@ -39,6 +39,7 @@ def tool_allowed(
     marks = {
         "read_only": read_only,
         "write": not read_only,
+        "destructive": destructive,
         "non_destructive": not destructive,
         "idempotent": idempotent,
     }
