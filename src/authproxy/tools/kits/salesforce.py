@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from authproxy.tools.kits import salesforce_records as records
 from authproxy.tools.kits import salesforce_related as related
 from authproxy.tools.kits import salesforce_shapes as shapes
 from authproxy.tools.kits import salesforce_soql as soql
@@ -12,15 +13,13 @@ from authproxy.tools.kits.salesforce_lead import convert as convert_lead
 from authproxy.tools.kits.salesforce_lead import converted_already, look
 from authproxy.tools.kits.salesforce_org import (
     API,
+    below,
     choice,
-    chosen,
     error_words,
     me,
     owned,
     paged,
     query,
-    records,
-    values,
 )
 from authproxy.tools.tool import Call, Json, Kind, ToolError, bad_input
 
@@ -75,7 +74,7 @@ async def get_account_data_by_keywords(call: Call) -> Json:
         f"FIND {{{soql.search_term(call.input['query'])}}} IN ALL FIELDS RETURNING Account(Id {page.clause})"
     )
     answer = await call.api.call("GET", f"{API}/search", query={"q": find})
-    found, told = paged(records(answer.json, "searchRecords"), page)
+    found, told = paged(below(answer.json, "searchRecords"), page)
     return {"accounts": await _accounts(call, [str(one.get("Id")) for one in found]), **told}
 
 
@@ -99,12 +98,14 @@ def _with_unavailable(told: dict[str, Json], gathered: related.Gathered) -> dict
 
 async def search_contacts(call: Call) -> Json:
     """Contacts by words, account or title."""
+    page = soql.page_of(call, _MOST_RESULTS)
     account, title = soql.record_id(call, "account_id", "account"), call.get("title")
     words = soql.matches(call.get("query"), "Name", "Email", "Title", "Account.Name")
     if not (words or account or (title and title.strip())):
         raise bad_input("Give at least one of query, account_id and title.")
-    return await _search(
+    return await records.search(
         call,
+        page,
         "contacts",
         shapes.CONTACT,
         "Contact",
@@ -117,10 +118,10 @@ async def search_contacts(call: Call) -> Json:
 
 async def create_contact(call: Call) -> Json:
     """A new contact of an account."""
-    return await _create(
+    return await records.create(
         call,
         "Contact",
-        _given(
+        records.given(
             call,
             "last_name",
             "first_name",
@@ -140,10 +141,12 @@ async def create_contact(call: Call) -> Json:
 
 async def search_leads(call: Call) -> Json:
     """Leads that are not converted."""
+    page = soql.page_of(call, _MOST_RESULTS)
     after, status, source = soql.day(call, "created_after"), call.get("status"), call.get("lead_source")
     words = soql.matches(call.get("query"), "Name", "Company", "Title", "Email")
-    told = await _search(
+    told = await records.search(
         call,
+        page,
         "leads",
         shapes.LEAD,
         "Lead",
@@ -155,12 +158,12 @@ async def search_leads(call: Call) -> Json:
         await owned(call),
         order="CreatedDate DESC",
     )
-    return await _unless_unknown(call, told, "leads", "status", *_LEAD_STATUS)
+    return await records.unless_unknown(call, told, "leads", "status", *_LEAD_STATUS)
 
 
 async def create_lead(call: Call) -> Json:
     """A new lead."""
-    fields = _given(
+    fields = records.given(
         call,
         "last_name",
         "company",
@@ -174,13 +177,13 @@ async def create_lead(call: Call) -> Json:
         "website",
     )
     status = await choice(call, "status", *_LEAD_STATUS)
-    return await _create(call, "Lead", fields | ({"Status": status} if status else {}))
+    return await records.create(call, "Lead", fields | ({"Status": status} if status else {}))
 
 
 async def update_lead(call: Call) -> Json:
     """Change a lead that is not converted."""
     lead = soql.needed_id(call, "lead_id", "lead")
-    fields = _given(
+    fields = records.given(
         call,
         "first_name",
         "last_name",
@@ -194,7 +197,7 @@ async def update_lead(call: Call) -> Json:
     )
     status = await choice(call, "status", *_LEAD_STATUS)
     try:
-        return await _update(call, "Lead", lead, fields | ({"Status": status} if status else {}))
+        return await records.update(call, "Lead", lead, fields | ({"Status": status} if status else {}))
     except ToolError as failure:
         if failure.status != 400:
             raise
@@ -209,11 +212,13 @@ async def update_lead(call: Call) -> Json:
 
 async def search_opportunities(call: Call) -> Json:
     """Opportunities by words, stage, time, owner or amount."""
+    page = soql.page_of(call, _MOST_RESULTS)
     since, until = soql.day(call, "close_date_from"), soql.day(call, "close_date_to")
     stage, least = call.get("stage"), call.get("min_amount")
     words = soql.matches(call.get("query"), "Name", "Account.Name")
-    told = await _search(
+    told = await records.search(
         call,
+        page,
         "opportunities",
         shapes.OPPORTUNITY,
         "Opportunity",
@@ -225,7 +230,7 @@ async def search_opportunities(call: Call) -> Json:
         await owned(call),
         order="CloseDate DESC",
     )
-    return await _unless_unknown(call, told, "opportunities", "stage", *_STAGES)
+    return await records.unless_unknown(call, told, "opportunities", "stage", *_STAGES)
 
 
 async def get_opportunity_by_id(call: Call) -> Json:
@@ -242,10 +247,10 @@ async def get_opportunity_by_id(call: Call) -> Json:
 async def create_opportunity(call: Call) -> Json:
     """A new opportunity of an account."""
     account, close = soql.needed_id(call, "account_id", "account"), soql.day(call, "close_date")
-    fields = _given(call, "name", "amount", "description", "next_step", "lead_source")
-    fields |= _given(call, "opportunity_type", names={"opportunity_type": "Type"})
+    fields = records.given(call, "name", "amount", "description", "next_step", "lead_source")
+    fields |= records.given(call, "opportunity_type", names={"opportunity_type": "Type"})
     stage = await choice(call, "stage", *_STAGES)
-    return await _create(
+    return await records.create(
         call, "Opportunity", fields | {"AccountId": account, "StageName": stage, "CloseDate": close}
     )
 
@@ -253,7 +258,7 @@ async def create_opportunity(call: Call) -> Json:
 async def update_opportunity(call: Call) -> Json:
     """Change an opportunity, and tell how it stands afterwards."""
     opportunity = soql.needed_id(call, "opportunity_id", "opportunity")
-    fields = _given(call, "amount", "next_step", "description", "name")
+    fields = records.given(call, "amount", "next_step", "description", "name")
     close, probability = soql.day(call, "close_date"), call.get("probability")
     if probability is not None and not 0 <= probability <= 100:
         raise bad_input("probability must be between 0 and 100.")
@@ -265,7 +270,7 @@ async def update_opportunity(call: Call) -> Json:
         "ForecastCategoryName": call.get("forecast_category"),
     }
     fields |= {name: value for name, value in more.items() if value is not None}
-    told = await _update(call, "Opportunity", opportunity, fields)
+    told = await records.update(call, "Opportunity", opportunity, fields)
     found = await query(
         call,
         soql.select(
@@ -291,10 +296,12 @@ def _how_it_stands(record: dict[str, Any], asked: dict[str, Json]) -> dict[str, 
 
 async def list_my_tasks(call: Call) -> Json:
     """The user's tasks, without logged calls and e-mails: open ones first, by their day."""
+    page = soql.page_of(call, _MOST_RESULTS)
     since, until = soql.day(call, "due_date_from"), soql.day(call, "due_date_to")
     status, about = call.get("status"), soql.record_id(call, "account_or_opportunity_id")
-    told = await _search(
+    told = await records.search(
         call,
+        page,
         "tasks",
         shapes.TASK,
         "Task",
@@ -307,31 +314,33 @@ async def list_my_tasks(call: Call) -> Json:
         f"OwnerId = {soql.quoted(await me(call))}",
         order="IsClosed ASC, ActivityDate ASC NULLS LAST",
     )
-    return await _unless_unknown(call, told, "tasks", "status", *_TASK_STATUS)
+    return await records.unless_unknown(call, told, "tasks", "status", *_TASK_STATUS)
 
 
 async def create_task(call: Call) -> Json:
     """A new task."""
-    fields = _given(call, "subject", "priority", "description") | _about(call)
+    fields = records.given(call, "subject", "priority", "description") | _about(call)
     due, owner = soql.day(call, "due_date"), soql.record_id(call, "owner_user_id", "user")
     status = await choice(call, "status", *_TASK_STATUS)
     more = {"ActivityDate": due, "OwnerId": owner, "Status": status}
-    return await _create(call, "Task", fields | {name: value for name, value in more.items() if value})
+    return await records.create(call, "Task", fields | {name: value for name, value in more.items() if value})
 
 
 async def update_task(call: Call) -> Json:
     """Change a task."""
     task = soql.needed_id(call, "task_id", "task")
-    fields = _given(call, "priority", "subject", "description")
+    fields = records.given(call, "priority", "subject", "description")
     due = soql.day(call, "due_date")
     status = await choice(call, "status", *_TASK_STATUS)
     more = {"ActivityDate": due, "Status": status}
-    return await _update(call, "Task", task, fields | {name: value for name, value in more.items() if value})
+    return await records.update(
+        call, "Task", task, fields | {name: value for name, value in more.items() if value}
+    )
 
 
 async def log_a_call(call: Call) -> Json:
     """A task that is a call which has been made."""
-    fields = _given(call, "subject", "description") | _about(call)
+    fields = records.given(call, "subject", "description") | _about(call)
     minutes, result = call.get("duration_minutes"), call.get("call_result")
     if minutes is not None and not 0 <= minutes <= _LONGEST_CALL:
         raise bad_input(f"duration_minutes must be between 0 and {_LONGEST_CALL}.")
@@ -341,7 +350,7 @@ async def log_a_call(call: Call) -> Json:
         "ActivityDate": datetime.fromtimestamp(call.now, UTC).date().isoformat(),
     }
     fields |= {} if minutes is None else {"CallDurationInSeconds": minutes * 60}
-    return await _create(call, "Task", fields | ({"CallDisposition": result} if result else {}))
+    return await records.create(call, "Task", fields | ({"CallDisposition": result} if result else {}))
 
 
 def _about(call: Call) -> dict[str, Json]:
@@ -365,7 +374,7 @@ async def update_record(call: Call) -> Json:
             raise bad_input("fields must be named by their API names, like LastName or Score__c.")
         if isinstance(value, dict | list):
             raise bad_input(f"{name} must be a text, a number, true, false or null.")
-    return await _update(call, kind, soql.needed_id(call, "record_id"), fields)
+    return await records.update(call, kind, soql.needed_id(call, "record_id"), fields)
 
 
 # The user
@@ -388,53 +397,3 @@ async def who_am_i(call: Call) -> Json:
             raise
         return told
     return told | ({"organization": shapes.shape(orgs[0], shapes.ORGANIZATION)} if orgs else {})
-
-
-# What the tools have in common
-
-def _given(call: Call, *parameters: str, names: dict[str, str] | None = None) -> dict[str, Json]:
-    """The arguments that are given, by their fields: `first_name` is FirstName. An empty text empties a field."""
-    told = names or {}
-    return {
-        told.get(one) or "".join(part.capitalize() for part in one.split("_")): call.input[one]
-        for one in parameters
-        if call.get(one) is not None
-    }
-
-
-async def _create(call: Call, kind: str, fields: dict[str, Json]) -> Json:
-    answer = (await call.api.call("POST", f"{API}/sobjects/{kind}", json=fields)).json
-    identifier = shapes.at(answer, "id")
-    if shapes.at(answer, "success") is False or not isinstance(identifier, str):
-        raise ToolError(
-            Kind.BAD_OUTPUT, f"Salesforce did not tell the id of the {kind}: look whether it was created."
-        )
-    return {"created": True, "type": kind, "id": identifier}
-
-
-async def _update(call: Call, kind: str, identifier: str, fields: dict[str, Json]) -> dict[str, Json]:
-    if not fields:
-        raise bad_input("Nothing to change: give at least one field.")
-    await call.api.call("PATCH", f"{API}/sobjects/{kind}/{identifier}", json=fields)
-    return {"updated": True, "type": kind, "id": identifier, "fields": sorted(fields)}
-
-
-async def _search(
-    call: Call, key: str, fields: shapes.Fields, source: str, *conditions: str | None, order: str
-) -> dict[str, Json]:
-    page = soql.page_of(call, _MOST_RESULTS)
-    text = soql.select(
-        shapes.columns(fields), source, *conditions, order=f"{order}, Id", end=page.clause
-    )  # with the id, so that no record stands on two pages
-    found, told = paged(await query(call, text), page)
-    return {key: [shapes.shape(one, fields) for one in found], **told}
-
-
-async def _unless_unknown(
-    call: Call, told: dict[str, Json], key: str, parameter: str, listing: str, condition: str
-) -> dict[str, Json]:
-    """The result; but where a filter has found nothing because the org has no such value, that is said instead."""
-    given = call.get(parameter)
-    if given and not told[key]:
-        chosen(given, parameter, await values(call, listing, condition))
-    return told

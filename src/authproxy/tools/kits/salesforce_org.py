@@ -65,10 +65,10 @@ def _words(error: dict[str, Any]) -> str | None:
 async def query(call: Call, text: str) -> list[dict[str, Any]]:
     """The records of a SOQL query. Queries bound their results themselves, so nextRecordsUrl is not followed."""
     answer = await call.api.call("GET", f"{API}/query", query={"q": text})
-    return records(answer.json)
+    return below(answer.json)
 
 
-def records(said: Any, key: str = "records") -> list[dict[str, Any]]:
+def below(said: Any, key: str = "records") -> list[dict[str, Any]]:
     """The records in an answer, or in a field that holds a sub-query's."""
     found = said.get(key) if isinstance(said, dict) else None
     return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []

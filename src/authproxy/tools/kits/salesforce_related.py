@@ -8,7 +8,7 @@ from typing import Any
 
 from authproxy.tools.kits import salesforce_shapes as shapes
 from authproxy.tools.kits import salesforce_soql as soql
-from authproxy.tools.kits.salesforce_org import query, records
+from authproxy.tools.kits.salesforce_org import below, query
 from authproxy.tools.tool import Call, Json, ToolError
 
 MOST_OF_EACH = 10
@@ -119,8 +119,8 @@ def _take(
         told = gathered.told.setdefault(str(one.get("Id")), {})
         told |= shapes.shape(one, fields)
         for part in parts:
-            below = records(one.get(part.relationship))[:MOST_OF_EACH]
-            told[part.key] = [shapes.shape(child, part.fields) for child in below]
+            children = below(one.get(part.relationship))[:MOST_OF_EACH]
+            told[part.key] = [shapes.shape(child, part.fields) for child in children]
 
 
 async def _content_notes(call: Call, gathered: Gathered) -> None:
