@@ -82,7 +82,7 @@ async def unless_refused(request: Callable[[], Any], *statuses: int) -> tuple[An
 def account(name: str, what: str = "owner") -> str:
     """The login of a user or an organization, as a path segment. Raises bad input for anything else."""
     login = name.strip().removeprefix("@")
-    if not _owner(login):
+    if not _owner(login) or name.strip() == "@me":  # there is a user `me`
         raise bad_input(f"{what} must be the login of a GitHub account: letters, digits and hyphens.")
     return login
 

@@ -206,11 +206,11 @@ async def manage_labels(call: Call) -> Json:
         raise bad_input(f"The label {min(both)!r} is to be added and taken away.")
     if added:
         await ask(call, "POST", f"{path}/labels", json={"labels": added})
+    gone = {name.casefold() for name in removed}
     for name in list(removed):
         if not await _remove(call, path, name):
             removed.remove(name)
             absent.append(name)
-    gone = {name.casefold() for name in removed}
     left = [name for name in dict.fromkeys([*current, *added]) if name.casefold() not in gone]
     return {
         "number": item_number,

@@ -13,6 +13,7 @@ from authproxy.tools.kits.github.asking import (
     likeness,
     per_page,
     quoted,
+    read,
     unknown,
 )
 from authproxy.tools.kits.github.shaping import cut, lean
@@ -28,7 +29,7 @@ async def by_number(call: Call, owner: str, scope: str, project: int) -> dict[st
     """The project of this number that the organization or user has. Raises ToolError where there is none."""
     if project < 1:
         raise bad_input("The number of a project must be 1 or more.")
-    login = account(owner, "the project's owner")
+    login = await _login(call, owner)
     found = await graph.query(call, documents.ONE_PROJECT, ("owner",), login=login, number=project)
     _demand_scope(found, scope)
     if found.get("projectV2") is None:
@@ -46,6 +47,11 @@ async def add_item(call: Call, project: str, content: str) -> str:
         call, documents.ADD_ITEM, ("addProjectV2ItemById", "item"), project=project, content=content
     )
     return str(item["id"])
+
+
+async def _login(call: Call, owner: str) -> str:
+    """The login of a project's owner; `@me` is the user's own."""
+    return account((await read(call, "/user"))["login"] if owner.strip() == "@me" else owner)
 
 
 def _demand_scope(owner: Json, scope: str) -> None:
@@ -92,7 +98,7 @@ def _named(projects: list[dict[str, Any]], name: str, *, accept: bool) -> dict[s
 
 
 async def _page(call: Call, first: int, after: str | None, words: str | None) -> Json:
-    login = account(call.input["scope_identifier"], "scope_identifier")
+    login = await _login(call, call.input["scope_identifier"])
     owner = await graph.query(
         call, documents.MANY_PROJECTS, ("owner",), login=login, first=first, after=after, words=words
     )
@@ -288,7 +294,7 @@ async def _titles(call: Call, project: str) -> tuple[list[tuple[str, str]], bool
         found += [
             (one["id"], one["content"]["title"])
             for one in page["nodes"]
-            if (one or {}).get("content", {}).get("title")
+            if one and (one.get("content") or {}).get("title")
         ]
         after = _cursor(page)
         if after is None:
