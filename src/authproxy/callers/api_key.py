@@ -70,9 +70,11 @@ class ApiKeys:
         self._minters: Mapping[str, AgentKey] = {}
         self._sessions: dict[str, _Known] = {}
         self._wanted: dict[str, None] = {}
+        self._missing: dict[str, float] = {}
         self._reading = asyncio.Lock()
         self._read_at: float | None = None
         self._sought_at: float | None = None
+        self._away_until = 0.0
 
     async def refresh(self) -> None:
         """Read the table anew; raises StoreUnavailable and keeps the old one where it cannot be read."""
@@ -101,13 +103,16 @@ class ApiKeys:
         such a session.
         """
         async with self._reading:
-            read = await self._seek()
+            if await self._seek():
+                return True
             if self._read_at is not None and self._monotonic() - self._read_at < PAUSE:
-                return read
+                return (
+                    self._load_sessions is not None
+                )  # what was wanted may have been read by another in the line
             try:
                 await self._refresh()
             except StoreUnavailable:
-                return read
+                return False
         return True
 
     async def reread(self, digest: str) -> None:
@@ -116,17 +121,39 @@ class ApiKeys:
             self._sessions.pop(digest, None)
 
     async def _seek(self) -> bool:
-        """Read the sessions that are wanted; what another one in the line has read already is not read again."""
-        if self._load_sessions is None or not self._wanted:
-            return self._load_sessions is not None
+        """Read the sessions that are wanted; whether all of them are there, with the keys that minted them."""
+        if not self._wanted:
+            return False
+        if (
+            self._monotonic() < self._away_until
+        ):  # those in the line must not all wait for a store that is away
+            raise StoreUnavailable("The sessions cannot be read now")
         if self._sought_at is not None and (rest := self._sought_at + PACE - self._monotonic()) > 0:
             await asyncio.sleep(min(rest, PACE))
         wanted = list(self._wanted)[:MOST]
         for digest in wanted:
             del self._wanted[digest]
         self._sought_at = self._monotonic()
-        self._sessions |= await self._found(wanted)
-        return True
+        try:
+            found = await self._found(wanted)
+        except StoreUnavailable:
+            self._wanted |= dict.fromkeys(wanted)
+            self._away_until = self._monotonic() + 1.0
+            raise
+        self._sessions |= found
+        if len(self._missing) > 20 * MOST:
+            self._missing.clear()
+        missing = [digest for digest in wanted if digest not in found]
+        self._missing.update((digest, self._sought_at) for digest in missing)
+        minters = {known.session.minted_by for known in found.values()}
+        return not missing and all(name in self._minters for name in minters if name.startswith("agt_"))
+
+    def _want(self, digest: str) -> None:
+        if self._load_sessions is None or len(self._wanted) >= MOST:
+            return
+        missed = self._missing.get(digest)
+        if missed is None or self._monotonic() - missed >= PAUSE:  # nobody was there a moment ago
+            self._wanted[digest] = None
 
     async def _found(self, digests: Collection[str]) -> dict[str, _Known]:
         sessions = () if self._load_sessions is None else await self._load_sessions(digests)
@@ -158,8 +185,7 @@ class ApiKeys:
             return caller
         known = self._sessions.get(shown.digest)
         if known is None:
-            if self._load_sessions is not None and len(self._wanted) < MOST:
-                self._wanted[shown.digest] = None
+            self._want(shown.digest)
             raise CallerUnknown("The agent key is not known", reason="unknown_key")
         known.idle = 0
         session = known.session

@@ -92,13 +92,20 @@ class Sessions:
     ) -> list[Session]:
         """Sessions in the order of their making, ended ones included, from behind `after`."""
         where, values = ["tenant = ?"], [tenant]
-        for column, value in (("minted_by = ?", minted_by), ("user_id = ?", user), ("id > ?", after)):
+        for column, value in (("minted_by = ?", minted_by), ("user_id = ?", user)):
             if value is not None:
                 where.append(column)
                 values.append(value)
+        where.append("id > ?")
         sql = f"SELECT * FROM sessions WHERE {' AND '.join(where)} ORDER BY id LIMIT ?"  # noqa: S608 - constants
-        rows = await self.backend.read(sql, *values, limit)
-        return [session for session in map(_session_of, rows) if session is not None]
+        found: list[Session] = []
+        last, more = after or "", True
+        while more and len(found) < limit:  # once, unless a row is damaged
+            rows = await self.backend.read(sql, *values, last, limit - len(found))
+            more = len(rows) == limit - len(found)
+            last = rows[-1]["id"] if rows else last
+            found += [session for session in map(_session_of, rows) if session is not None]
+        return found
 
     async def sessions_by_digest(self, digests: Collection[str]) -> list[Session]:
         """Those that have one of these digests, ended or not."""
