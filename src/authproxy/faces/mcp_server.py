@@ -22,6 +22,7 @@ from authproxy import __version__
 from authproxy.control.consent import Authorization
 from authproxy.control.panel import Control
 from authproxy.core.errors import NotFound, Refusal
+from authproxy.core.model import FlowStatus
 from authproxy.faces import mcp_shapes as shapes
 from authproxy.faces.mcp_asgi import Application
 from authproxy.faces.mcp_consent import WAIT, Consents
@@ -171,6 +172,8 @@ class Service:
             if outcome.error is None:
                 return shapes.succeeded(outcome.value)
             missing = outcome.authorization
+            if first and missing is not None and missing.status is FlowStatus.COMPLETED:
+                continue  # it has come since the call was refused
             if missing is None or missing.url is None:
                 return shapes.failed(outcome.error)
             begun = await self._consents.under_way(visit, missing) if first else None

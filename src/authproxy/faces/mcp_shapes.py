@@ -80,12 +80,7 @@ def _property(one: Parameter) -> dict[str, Any]:
 
 def succeeded(value: Json) -> types.CallToolResult:
     """A result, as JSON for programs and as text for the models of clients that show no other."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half a character, which JSON can say and UTF-8 cannot
-        text = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
-        value = json.loads(text)
+    value, text = _sayable(value)
     structured = value if isinstance(value, dict) else {"result": value}
     return types.CallToolResult(
         content=[_text(value if isinstance(value, str) else text)], structured_content=structured
@@ -103,10 +98,10 @@ def failed(error: ToolError) -> types.CallToolResult:
         "developer_message": error.developer_message,
         "status_code": error.status,
     }
+    said, _ = _sayable({key: value for key, value in told.items() if value is not None})
+    words = [said["message"], said.get("additional_prompt_content")]
     return types.CallToolResult(
-        content=[_text(f"{error.message}\n{error.hint}" if error.hint else error.message)],
-        structured_content={"error": {key: value for key, value in told.items() if value is not None}},
-        is_error=True,
+        content=[_text("\n".join(filter(None, words)))], structured_content={"error": said}, is_error=True
     )
 
 
@@ -154,6 +149,17 @@ def declined() -> types.CallToolResult:
 def link(message: str, url: str, flow_id: str) -> types.ElicitRequestURLParams:
     """A link for the client to show. It never asks for a secret in the client itself."""
     return types.ElicitRequestURLParams(message=message, url=url, elicitation_id=flow_id)
+
+
+def _sayable(value: Json) -> tuple[Json, str]:
+    """The value, and the value as text, without half characters: JSON can say them, and UTF-8 cannot."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        value = json.loads(text)
+    return value, text
 
 
 def _text(text: str) -> types.TextContent:
