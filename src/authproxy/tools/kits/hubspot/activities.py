@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from authproxy.tools.kits.hubspot.asking import send
 from authproxy.tools.kits.hubspot.finding import meant, read
@@ -23,7 +23,7 @@ from authproxy.tools.kits.hubspot.objects import (
 from authproxy.tools.kits.hubspot.owners import current_owner_id
 from authproxy.tools.kits.hubspot.records import change, patch
 from authproxy.tools.kits.hubspot.shaping import full, written
-from authproxy.tools.kits.hubspot.times import Moment, account_zone, day, moment, span, utc
+from authproxy.tools.kits.hubspot.times import Moment, account_zone, clock, day, moment, span, utc
 from authproxy.tools.tool import Call, Json, bad_input
 
 
@@ -86,7 +86,9 @@ async def update_meeting_activity(call: Call) -> Json:
         return await change(call, MEETINGS, properties)
     length = _length(call)
     one = await meant(call, MEETINGS)
-    times, assumed = await _moved(call, await _standing(call, one), length)
+    whole = length is not None and None not in (call.get("start_date"), call.get("start_time"))
+    standing = (None, None) if whole else await _standing(call, one)
+    times, assumed = await _moved(call, standing, length)
     return await patch(call, MEETINGS, one, properties | times) | _assumed(assumed)
 
 
@@ -186,7 +188,7 @@ def _length(call: Call) -> timedelta | None:
 
 
 def _joined(date: str, time: str) -> str:
-    return f"{day(date, 'start_date').isoformat()}T{time.strip()}"
+    return f"{day(date, 'start_date').isoformat()}T{clock(time, 'start_time')}"
 
 
 def _times(start: datetime, end: datetime | None) -> dict[str, str]:
@@ -203,7 +205,11 @@ async def _standing(call: Call, one: int | str) -> tuple[datetime | None, dateti
 
 def _stamp(held: Mapping[str, object], name: str) -> datetime | None:
     value = held.get(name)
-    return datetime.fromisoformat(value) if isinstance(value, str) and value else None
+    try:
+        at = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None  # empty, or no time
+    return at.replace(tzinfo=at.tzinfo or UTC) if at else None
 
 
 async def _moved(

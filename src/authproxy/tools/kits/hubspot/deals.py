@@ -24,11 +24,16 @@ from authproxy.tools.kits.hubspot.pipelines import (
 )
 from authproxy.tools.kits.hubspot.reading import one_deal
 from authproxy.tools.kits.hubspot.records import patch
-from authproxy.tools.kits.hubspot.shaping import cut, full, number, written
+from authproxy.tools.kits.hubspot.shaping import cut, full, written
 from authproxy.tools.kits.hubspot.times import closing
 from authproxy.tools.tool import Call, Json, Kind, ToolError, bad_input
 
 PLACED: Final = frozenset({"pipeline", "dealstage"})
+USUAL: Final = {
+    "dealtype": frozenset({"newbusiness", "existingbusiness"}),
+    "hs_priority": frozenset({"low", "medium", "high"}),
+}
+"""The options that every account has, in whatever spelling; an account's own ones are sent as they are given."""
 
 
 async def create_deal(call: Call) -> Json:
@@ -116,9 +121,10 @@ async def associate_contact_to_deal(call: Call) -> Json:
 async def _properties(call: Call) -> dict[str, str]:
     """The arguments that CreateDeal and UpdateDeal have in common, without the place in a pipeline."""
     properties = {name: value for name, value in written(DEALS, call.input).items() if name not in PLACED}
-    for name in ("dealtype", "hs_priority"):
-        if name in properties:
-            properties[name] = "".join(properties[name].lower().split())
+    for name, usual in USUAL.items():
+        alike = "".join(properties.get(name, "").lower().split())
+        if alike in usual:
+            properties[name] = alike
     if call.get("expected_close_date") is not None:
         properties["closedate"] = closing(call.input["expected_close_date"], "expected_close_date")
     if call.get("deal_owner") is not None:
@@ -176,7 +182,6 @@ async def _changed(call: Call, properties: dict[str, str]) -> Json:
     one = int(call.input["deal_id"])
     path = f"/crm/v3/objects/deals/{one}"
     changed = full(await send(call, "PATCH", path, {"properties": properties}), DEALS)
-    changed["id"] = number(changed["id"])
     try:
         changed = full(await read(call, DEALS, one), DEALS)
     except ToolError:

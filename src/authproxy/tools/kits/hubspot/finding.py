@@ -70,6 +70,7 @@ async def search(
     body: dict[str, Json] = {**wanted, "properties": kind.properties, "limit": limit}
     if token:
         body["after"] = _page(token)
+        body["limit"] = min(limit, PAGED - int(token))  # a page that reaches beyond the last is refused whole
     return await send(call, "POST", f"/crm/v3/objects/{kind.name}/search", body)
 
 

@@ -54,15 +54,15 @@ async def who_am_i(call: Call) -> Json:
         "ui_domain": details.get("uiDomain"),
         "data_hosting_location": details.get("dataHostingLocation"),
     }
-    owner = await current_owner(call)
+    owner = await _known(call)
     answer: dict[str, Json] = {
         "account": {key: value for key, value in account.items() if value not in (None, "")},
         "user": shown(owner) if owner else None,
     }
     if owner is None:
         answer["note"] = (
-            "HubSpot does not tell which of its users this connection belongs to, and no user of the account has "
-            "the e-mail address under which the user is known here. Hubspot.GetAllUsers lists the users."
+            "HubSpot does not tell an app which of its users a connection belongs to, and none could be found by the "
+            "name under which the user is known here. Hubspot.GetAllUsers lists the users."
         )
     return answer
 
@@ -79,13 +79,17 @@ async def current_owner(call: Call) -> dict[str, Any] | None:
 
 async def current_owner_id(call: Call) -> str | None:
     """Whom an activity is assigned to; None where it is not known, or owners may not be read."""
+    owner = await _known(call)
+    return str(owner["id"]) if owner and owner.get("id") else None
+
+
+async def _known(call: Call) -> dict[str, Any] | None:
     try:
-        owner = await current_owner(call)
+        return await current_owner(call)
     except ToolError as error:
         if not refused(error):
             raise
         return None
-    return str(owner["id"]) if owner and owner.get("id") else None
 
 
 async def owner_id(call: Call, wanted: str, name: str) -> str:

@@ -21,9 +21,11 @@ LONG: Final = 8_000
 """Characters of any text: an e-mail's whole thread is of no use to a model."""
 
 # No alternative of it looks past the next bracket: the time is linear in a text that strangers may have written.
-_TAG: Final = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9]*)[^<>]*>|<![^<>]*>")
+_TAG: Final = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9:-]*)(?=[\s/>])[^<>]*>|<![^<>]*>")
 _BREAKS: Final = frozenset({"br", "p", "div", "li", "tr", "h1", "h2", "h3", "h4", "h5", "h6"})
 _UNSEEN: Final = frozenset({"style", "script"})
+_INLINE: Final = "a b blockquote code em font hr i img ol pre s span strong sub sup table td th u ul"
+_HTML: Final = _BREAKS | frozenset(_INLINE.split())
 
 
 def shape(record: Mapping[str, Any], fields: tuple[Field, ...], longest: int = LONG) -> dict[str, Json]:
@@ -98,8 +100,8 @@ def _visible(rich: str) -> Iterator[str]:
 
 
 def rich(text: str) -> str:
-    """Text as rich text. What has tags already is taken for HTML and stays as it is."""
-    if _TAG.search(text):
+    """Text as rich text. What has tags of HTML already is taken for HTML and stays as it is."""
+    if any((tag[2] or "").lower() in _HTML for tag in _TAG.finditer(text)):
         return text
     return html.escape(text, quote=False).replace("\r\n", "\n").replace("\n", "<br>")
 

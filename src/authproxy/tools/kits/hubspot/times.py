@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -63,7 +63,9 @@ def zone_of(details: dict[str, Any]) -> Zone:
     except (ZoneInfoNotFoundError, ValueError, OSError):
         milliseconds = details.get("utcOffsetMilliseconds")
         offset = timedelta(milliseconds=milliseconds if isinstance(milliseconds, int) else 0)
-        return Zone(name, timezone(offset) if abs(offset) < timedelta(days=1) else UTC)
+        if abs(offset) >= timedelta(days=1):
+            return Zone("UTC", UTC)
+        return Zone(f"{name} (at its offset of today)", timezone(offset))
 
 
 async def moment(call: Call, text: str, name: str) -> Moment:
@@ -79,6 +81,17 @@ async def moment(call: Call, text: str, name: str) -> Moment:
         return Moment(at)
     zone = await account_zone(call)
     return Moment(at.replace(tzinfo=zone.rules), zone.name)
+
+
+def clock(text: str, name: str) -> str:
+    """A time of day as ISO 8601 has it, with or without an offset: 9:15 as 09:15."""
+    said = text.strip()
+    said = f"0{said}" if re.match(r"\d:", said) else said
+    try:
+        time.fromisoformat(said)
+    except ValueError:
+        raise bad_input(f"{name} is no time of day: give it like 14:30, 14:30:00 or 14:30Z.") from None
+    return said
 
 
 def day(text: str, name: str) -> date:
