@@ -76,7 +76,7 @@ class Sessions:
         return views.session(one, self._control.clock())
 
     async def renew(self, request: web.Request, caller: Caller) -> Answer:
-        ttl = seconds_in(await body_of(request), "ttl") if request.can_read_body else None
+        ttl = seconds_in(await body_of(request), "ttl") if await request.read() else None
         one = await self._control.sessions.renew(caller, request.match_info["id"], ttl)
         return views.session(one, self._control.clock())
 
