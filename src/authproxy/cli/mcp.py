@@ -7,17 +7,22 @@ import asyncio
 import os
 import re
 import signal
-import sys
 import threading
 from collections.abc import Mapping
+from concurrent.futures import CancelledError
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 from authproxy.cli.console import DONE, Stop
 from authproxy.cli.options import option
 
+if TYPE_CHECKING:
+    from authproxy.cli.stdio import Bridge
+
 _BASE = re.compile(r"(https?://[^/?#@\s]+(?:/[^?#\s]*?)??)/?(?:mcp/?)?")
 MAX_LINE = 64 * 2**20
-"""Bytes of one message of the client."""
+"""Bytes of one message of the client; after a longer one nothing more is read."""
+_CHUNK = 2**18
 
 
 def arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
@@ -88,43 +93,66 @@ async def _serve(url: str, path: str | None, headers: Mapping[str, str]) -> int:
     from authproxy.cli.stdio import Bridge
 
     loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
+    ended = asyncio.Event()  # told to, or nobody is there to read
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     lines: asyncio.Queue[bytes] = asyncio.Queue(16)
     # A thread that nobody waits for: a read of standard input cannot be called back.
     threading.Thread(target=_read, args=(loop, lines), daemon=True).start()
-    async with Bridge(url, headers, path=path, write=_write) as bridge:
+    async with Bridge(url, headers, path=path, write=_write, unread=ended.set) as bridge:
         reading = asyncio.create_task(_hand_on(bridge, lines))
         told = asyncio.create_task(ended.wait())
         await asyncio.wait([reading, told], return_when=asyncio.FIRST_COMPLETED)
-        reading.cancel()
         told.cancel()
-        if not ended.is_set():
+        if ended.is_set():
+            reading.cancel()
+        else:
+            reading.result()
             await bridge.drain()
     return DONE
 
 
-async def _hand_on(bridge: object, lines: asyncio.Queue[bytes]) -> None:
-    from authproxy.cli.stdio import Bridge
-
-    assert isinstance(bridge, Bridge)
+async def _hand_on(bridge: Bridge, lines: asyncio.Queue[bytes]) -> None:
     while line := await lines.get():
         await bridge.take(line)
 
 
 def _read(loop: asyncio.AbstractEventLoop, lines: asyncio.Queue[bytes]) -> None:
-    """Each line as it comes, and an empty one at the end."""
-    while True:
-        line = sys.stdin.buffer.readline(MAX_LINE)
-        try:
-            asyncio.run_coroutine_threadsafe(lines.put(line), loop).result()
-        except RuntimeError:  # the loop has ended
-            return
-        if not line:
-            return
+    """Each line as it comes, and an empty one at the end. Not through sys.stdin, whose lock must be free at exit."""
+    held = bytearray()
+    while chunk := _chunk():
+        *whole, rest = chunk.split(b"\n")
+        for piece in whole:
+            if not _put(loop, lines, bytes(held + piece + b"\n")):
+                return
+            held.clear()
+        held += rest
+        if len(held) > MAX_LINE:
+            break
+    if held:
+        _put(loop, lines, bytes(held))
+    _put(loop, lines, b"")
+
+
+def _chunk() -> bytes:
+    try:
+        return os.read(0, _CHUNK)
+    except OSError:  # it was never open
+        return b""
+
+
+def _put(loop: asyncio.AbstractEventLoop, lines: asyncio.Queue[bytes], line: bytes) -> bool:
+    """False: the loop has ended."""
+    work = lines.put(line)
+    try:
+        asyncio.run_coroutine_threadsafe(work, loop).result()
+    except (RuntimeError, CancelledError):
+        work.close()
+        return False
+    return True
 
 
 def _write(line: bytes) -> None:
-    sys.stdout.buffer.write(line + b"\n")
-    sys.stdout.buffer.flush()
+    rest = memoryview(line + b"\n")
+    while rest:
+        rest = rest[os.write(1, rest) :]

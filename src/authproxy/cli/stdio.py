@@ -26,10 +26,17 @@ _PARSE_ERROR, _INVALID, _FAILED = -32700, -32600, -32000
 
 
 class Bridge:
-    """One client. `write` is given each message for it as one line, without its end."""
+    """One client. `write` is given each message for it as one line, without its end; `unread` is called when it raises
+    OSError: the client is gone."""
 
     def __init__(
-        self, url: str, headers: Mapping[str, str], *, path: str | None, write: Callable[[bytes], None]
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        path: str | None,
+        write: Callable[[bytes], None],
+        unread: Callable[[], None],
     ) -> None:
         self._url = url
         self._path = path
@@ -39,6 +46,7 @@ class Bridge:
             **headers,
         }
         self._write = write
+        self._unread = unread
         self._writing = asyncio.Lock()
         self._session: dict[str, str] = {}  # of the older generations: what `initialize` gave
         self._asked: dict[str | int, asyncio.Task[None]] = {}
@@ -93,8 +101,8 @@ class Bridge:
     def _notified(self, method: str, message: Message) -> None:
         params = message.get("params")
         if method == "notifications/cancelled" and isinstance(params, dict):
-            task = self._asked.get(params.get("requestId", ""))
-            if task is not None:
+            id_ = params.get("requestId")
+            if isinstance(id_, str | int) and (task := self._asked.get(id_)) is not None:
                 task.cancel()  # closes its connection, and that ends the call
         elif self._session:
             _ = self._go(self._tell(message))
@@ -182,7 +190,10 @@ class Bridge:
     async def _say(self, message: Message) -> None:
         line = json.dumps(message, ensure_ascii=True, separators=(",", ":")).encode()
         async with self._writing:
-            await asyncio.shield(asyncio.to_thread(self._write, line))
+            try:
+                await asyncio.shield(asyncio.to_thread(self._write, line))
+            except OSError:
+                self._unread()
 
 
 async def _events(content: aiohttp.StreamReader) -> AsyncIterator[Message]:
