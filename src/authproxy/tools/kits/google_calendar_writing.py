@@ -148,9 +148,12 @@ async def delete_event(call: Call) -> Json:
 
 
 async def _find(call: Call, target: str) -> tuple[str, Json]:
-    """The event and the calendar it is in: the user's primary one, else the one that the caller names."""
+    """The event and the calendar it is in: the one that the caller names, else the user's primary one.
+
+    In this order, as an event has the same id in the calendar it is in and in those of its attendees.
+    """
     last: ToolError | None = None
-    for calendar in dict.fromkeys((PRIMARY, target)):
+    for calendar in dict.fromkeys((target, PRIMARY)):
         try:
             return calendar, (await call.api.call("GET", events_path(calendar, call.input["event_id"]))).json
         except ToolError as failure:

@@ -7,7 +7,7 @@ import unicodedata
 from html import unescape
 from html.parser import HTMLParser
 
-MOST_MARKUP = 400_000
+MOST_MARKUP = 200_000
 """Characters of HTML that are read at all; what follows is left out."""
 
 _LONGEST_LINK = 200
@@ -72,16 +72,19 @@ class _Reader(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.out: list[str] = []
-        self.silent: list[str] = []  # the open elements from the first one on that is not shown
+        self.silent = ""  # the element that is open and not shown
+        self._depth = 0  # of elements of this name inside it
         self._quotes = 0
         self._pre = 0
-        self._links: list[tuple[str, int]] = []
+        self._link: tuple[str, int] | None = None  # of the open one: its target, and where its text begins
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if self.silent:
+            self._depth += tag == self.silent
+            return
         given = dict(attrs)
-        if self.silent or tag in _SILENT or _HIDDEN.search(given.get("style") or ""):
-            if tag not in _VOID:
-                self.silent.append(tag)
+        if tag in _SILENT or _HIDDEN.search(given.get("style") or ""):
+            self.silent = "" if tag in _VOID else tag
             return
         if tag == "br":
             self._line()
@@ -95,7 +98,8 @@ class _Reader(HTMLParser):
         elif tag in {"td", "th"}:
             self._write(" ")
         elif tag == "a":
-            self._links.append((given.get("href") or "", len(self.out)))
+            self._end_link()
+            self._link = (given.get("href") or "", len(self.out))
         else:
             self._open(tag)
 
@@ -111,12 +115,13 @@ class _Reader(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         if self.silent:
-            if tag in self.silent:
-                while self.silent.pop() != tag:
-                    continue
+            if tag == self.silent and self._depth:
+                self._depth -= 1
+            elif tag == self.silent:
+                self.silent = ""
             return
-        if tag == "a" and self._links:
-            self._end_link(*self._links.pop())
+        if tag == "a":
+            self._end_link()
         if tag in _PARAGRAPHS or tag in _LINES:
             self._line()
         if tag == "blockquote":
@@ -142,7 +147,11 @@ class _Reader(HTMLParser):
         if data[-1].isspace():
             self._write(" ")
 
-    def _end_link(self, target: str, start: int) -> None:
+    def _end_link(self) -> None:
+        """Links do not nest: the next one ends the one before."""
+        if self._link is None:
+            return
+        (target, start), self._link = self._link, None
         shown = "".join(self.out[start:]).strip()
         plain = target.removeprefix("mailto:")
         if (

@@ -10,7 +10,7 @@ from email.policy import compat32
 from typing import Any
 
 from authproxy.tools.kits.gmail.addresses import given, without
-from authproxy.tools.kits.gmail.mailbox import ME, METADATA, most, objects
+from authproxy.tools.kits.gmail.mailbox import ME, most, objects
 from authproxy.tools.kits.gmail.reading import from_base64url, split_quote, summary_of, text_of
 from authproxy.tools.kits.gmail.replying import reply_of
 from authproxy.tools.kits.gmail.sending import new_message, transmit
@@ -71,8 +71,7 @@ async def list_draft_emails(call: Call) -> Json:
 
     async def read(one: Mapping[str, Json]) -> Json:
         found = segment(one.get("id"), "id")
-        query = {"format": "metadata", "metadataHeaders": METADATA}
-        return (await call.api.call("GET", f"{ME}/drafts/{found}", query=query)).json
+        return (await call.api.call("GET", f"{ME}/drafts/{found}", query={"format": "metadata"})).json
 
     drafts = []
     for draft in await in_turn(objects(answer.json, "drafts"), read):
@@ -140,12 +139,24 @@ def _with_body(draft: Message, text: str) -> Message:
     """The draft with another text: its headers and files kept, and below a reply's text what it quotes."""
     body = body_of(text, "auto")
     changed = content_of(_quoting_as_before(body, draft) if draft["In-Reply-To"] else body)
-    if files := [part for part in _leaves(draft) if part is not draft and not _is_text(part)]:
+    if files := [_as_part(part) for part in _leaves(draft) if not _is_text(part)]:
         changed = bundle("mixed", [changed, *files])
-    for name, value in draft.items():
+    for name, value in draft.raw_items():
         if not name.lower().startswith("content-"):
-            changed[name] = value
+            changed.set_raw(name, value)
+    if "MIME-Version" not in changed:
+        changed["MIME-Version"] = "1.0"
     return changed
+
+
+def _as_part(leaf: Message) -> Message:
+    """A leaf by itself: the draft's own headers do not belong to it where it is all that the draft holds."""
+    part = Message(policy=WIRE)
+    for name, value in leaf.raw_items():
+        if name.lower().startswith("content-"):
+            part.set_raw(name, value)
+    part.set_payload(leaf.get_payload())
+    return part
 
 
 def _leaves(message: Message) -> Iterator[Message]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from authproxy.tools.kits.gmail.mailbox import ME, METADATA, most, names_for, objects, read_labels
-from authproxy.tools.kits.gmail.reading import BODY_IN_LIST, is_automated, summary_of, whole_of
+from authproxy.tools.kits.gmail.reading import BODY_IN_LIST, is_automated, shaped, summary_of
 from authproxy.tools.kits.gmail.searching import query_of
 from authproxy.tools.kits.in_turn import in_turn
 from authproxy.tools.rows import segment
@@ -80,11 +80,20 @@ async def _emails(call: Call, asked: Mapping[str, Any], limit: int, *, whole: bo
         wanted = [one for one in page if not (call.get("exclude_automated") and is_automated(one))]
         left_out += len(page) - len(wanted)
         kept += wanted
-        if not token or not page or not left_out or len(kept) >= limit or len(kept) + left_out >= MOST_LOOKED_AT:
+        if (
+            not token
+            or not page
+            or not left_out
+            or len(kept) >= limit
+            or len(kept) + left_out >= MOST_LOOKED_AT
+        ):
             break
     labels = await names_for(call, kept)
     room = max(LEAST_BODY, min(BODY_IN_LIST, BODIES // max(1, len(kept))))
-    shown = [whole_of(one, labels, most=room) if full else summary_of(one, labels) for one in kept]
+    if full:
+        shown = [await shaped(one, labels, most=room) for one in kept]
+    else:
+        shown = [summary_of(one, labels) for one in kept]
     return {
         "emails": shown,
         **({"automated_left_out": left_out} if left_out else {}),

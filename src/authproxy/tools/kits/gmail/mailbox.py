@@ -14,7 +14,7 @@ from authproxy.tools.kits.gmail.reading import (
     from_base64url,
     headers_of,
     parts_of,
-    text_parts,
+    shown_parts,
 )
 from authproxy.tools.rows import segment
 from authproxy.tools.tool import Call, Json, Kind, ToolError, bad_input
@@ -29,6 +29,8 @@ _KNOWN = frozenset(
         *(f"CATEGORY_{name}" for name in ("PERSONAL", "SOCIAL", "PROMOTIONS", "UPDATES", "FORUMS")),
     }
 )
+_MOST_APART = 4
+"""Texts of one message that are read though Gmail keeps them apart."""
 _SAID_OTHERWISE: Mapping[str, str] = {
     "drafts": "DRAFT",
     "sent mail": "SENT",
@@ -129,8 +131,10 @@ async def with_long_texts(call: Call, message: Json) -> Json:
     payload = message.get("payload") if isinstance(message, dict) else None
     if payload is None:
         raise ToolError(Kind.BAD_OUTPUT, "Gmail answered with something that is no message.")
-    for part in text_parts(parts_of(message)):
-        if part is not None and part.data is None and part.attachment_id:
+    parts = parts_of(message)
+    apart = [*shown_parts(parts, "text/plain"), *shown_parts(parts, "text/html")]
+    for part in apart[:_MOST_APART]:
+        if part.data is None and part.attachment_id:
             answer = await call.api.call("GET", attachment_path(message, part))
             _put(payload, part.part_id, answer.json)
     return message

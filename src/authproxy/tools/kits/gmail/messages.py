@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from authproxy.tools.kits.gmail.mailbox import ME, message_id, names_for, read_message
-from authproxy.tools.kits.gmail.reading import attachments_in, headers_of, parts_of, whole_of
+from authproxy.tools.kits.gmail.reading import attachments_in, headers_of, parts_of, shaped
 from authproxy.tools.tool import Call, Input, Json
 
 
 async def get_email(call: Call) -> Json:
     """A message with its body as text."""
     message = await read_message(call, "email_id")
-    shape = whole_of(message, await names_for(call, [message]))
+    shape = await shaped(message, await names_for(call, [message]))
     if said := headers_of(message).get("message-id"):
         shape["message_id_header"] = said
     return shape

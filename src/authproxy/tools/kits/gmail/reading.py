@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
 from binascii import Error as Garbled
@@ -42,12 +43,22 @@ class Part:
     size: int
     attachment_id: str
     content_id: str
+    disposition: str
     charset: str
     data: str | None
 
     @property
     def is_file(self) -> bool:
-        return bool(self.filename) or not self.mime_type.startswith("text/")
+        """Whether it is no text that a reader is shown."""
+        shown = self.mime_type in ("text/plain", "text/html") and self.disposition != "attachment"
+        return bool(self.filename) or not shown
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether it is a picture in the text; Gmail gives a Content-ID to other files too."""
+        return bool(self.content_id) and (
+            self.disposition == "inline" or (not self.disposition and self.mime_type.startswith("image/"))
+        )
 
     def as_bytes(self) -> bytes:
         return from_base64url(self.data or "")
@@ -115,26 +126,27 @@ def _leaf(part: Mapping[str, Json], mime_type: str) -> Part:
         size=body["size"] if isinstance(body.get("size"), int) else 0,
         attachment_id=str(body.get("attachmentId") or ""),
         content_id=headers.get("content-id", "").strip().strip("<>"),
+        disposition=headers.get("content-disposition", "").partition(";")[0].strip().lower(),
         charset=charset[1] if charset else "",
         data=data if isinstance(data, str) else None,
     )
 
 
-def text_parts(parts: Sequence[Part]) -> tuple[Part | None, Part | None]:
-    """The parts that a reader is shown: the first plain one and the first HTML one that are no files."""
-    shown = [one for one in parts if not one.is_file]
-    plain = next((one for one in shown if one.mime_type == "text/plain"), None)
-    html = next((one for one in shown if one.mime_type == "text/html"), None)
-    return plain, html
+def shown_parts(parts: Sequence[Part], kind: str) -> list[Part]:
+    """The texts of this type that a reader is shown: more than one where pictures stand between them."""
+    return [one for one in parts if one.mime_type == kind and not one.is_file]
+
+
+def html_in(parts: Sequence[Part]) -> str:
+    """The HTML of a message; empty where it has none."""
+    return "\n".join(one.as_text() for one in shown_parts(parts, "text/html"))
 
 
 def body_text(parts: Sequence[Part]) -> str:
     """What the message says: its plain text where that says something, else its HTML as text."""
-    plain, html = text_parts(parts)
-    text = tidy(plain.as_text()[:MOST_MARKUP]) if plain is not None else ""
-    if not text.strip() and html is not None:
-        text = from_html(html.as_text())
-    return text
+    text = "\n".join(one.as_text() for one in shown_parts(parts, "text/plain"))
+    text = tidy(text[:MOST_MARKUP])
+    return text if text.strip() else from_html(html_in(parts))
 
 
 def attachments_in(parts: Sequence[Part], *, ids: bool = False) -> list[dict[str, Json]]:
@@ -144,7 +156,7 @@ def attachments_in(parts: Sequence[Part], *, ids: bool = False) -> list[dict[str
             "filename": one.filename or f"unnamed.{one.mime_type.rpartition('/')[2]}",
             "mime_type": one.mime_type,
             "size_bytes": one.size,
-            **({"inline": True} if one.content_id else {}),
+            **({"inline": True} if one.is_inline else {}),
             **({"part_id": one.part_id, "attachment_id": one.attachment_id} if ids else {}),
         }
         for one in parts
@@ -230,6 +242,13 @@ def whole_of(
     if files := attachments_in(parts):
         shape["attachments"] = files
     return shape
+
+
+async def shaped(
+    message: Json, labels: Mapping[str, str], *, most: int = BODY_ALONE, quotes: bool = True
+) -> dict[str, Json]:
+    """`whole_of` beside the event loop: a stranger's HTML can take a second to read, and many wait for the loop."""
+    return await asyncio.to_thread(whole_of, message, labels, most=most, quotes=quotes)
 
 
 _CATEGORIES = frozenset({"CATEGORY_PROMOTIONS", "CATEGORY_SOCIAL", "CATEGORY_UPDATES", "CATEGORY_FORUMS"})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from datetime import UTC, datetime
 from html import escape
 
 from authproxy.tools.kits.gmail.addresses import Address, decoded, given, read, without
 from authproxy.tools.kits.gmail.mailbox import own_addresses, read_message, sent_by_user, subject_of
-from authproxy.tools.kits.gmail.reading import body_text, headers_of, parts_of, sender_of, text_parts
+from authproxy.tools.kits.gmail.reading import body_text, headers_of, html_in, parts_of, sender_of
 from authproxy.tools.kits.gmail.writing import Body, Outgoing, attachments_of, body_of, html_of
 from authproxy.tools.tool import Call, Json, bad_input
 
@@ -16,7 +17,9 @@ MOST_QUOTED = 100_000
 """Characters of the original that a reply quotes; of a longer one nothing is quoted, as its end would be missing."""
 MOST_REFERENCES = 20
 
-_ID = re.compile(r"<[^<>\s\x00-\x1f\x7f]{1,300}@[^<>\s\x00-\x1f\x7f]{1,300}>|<[^<>\s\x00-\x1f\x7f]{1,300}>")
+_ID = re.compile(
+    r"<[!-;=?-~]{1,600}>"
+)  # printable ASCII in brackets: whatever a stranger wrote, no header of ours breaks
 _ANSWER = re.compile(r"^\s*(?:re|aw|sv|antw|r|rif|odp)\s*(?:\[\d+\])?\s*:", re.IGNORECASE)
 
 
@@ -31,7 +34,7 @@ async def reply_of(call: Call) -> tuple[Outgoing, str]:
     chain = list(dict.fromkeys([*earlier, *message_ids]))
     reply = Outgoing(
         subject=answer_subject(decoded(subject_of(original))),
-        body=quoting(body, original),
+        body=await asyncio.to_thread(quoting, body, original),
         to=to,
         cc=cc,
         bcc=without(given(call.get("bcc"), "bcc"), to, cc),
@@ -78,9 +81,8 @@ def quoting(body: Body, original: Json) -> Body:
     plain = f"{body.text.rstrip()}\n\n{introduction}\n{quoted}\n"
     if not body.html:
         return Body(plain)
-    _plain, html = text_parts(parts)
-    page = html.as_text() if html is not None else html_of(text)
-    if len(page) > MOST_QUOTED:
+    page = html_in(parts)
+    if not page or len(page) > MOST_QUOTED:
         page = html_of(text)
     return Body(
         plain,

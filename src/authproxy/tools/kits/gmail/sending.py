@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 from hashlib import sha256
 from html import escape
 
 from authproxy.tools.kits.gmail.addresses import decoded, given, without
 from authproxy.tools.kits.gmail.mailbox import ME, read_attachment, read_message, subject_of
-from authproxy.tools.kits.gmail.reading import Part, body_text, headers_of, parts_of, people, text_parts
+from authproxy.tools.kits.gmail.reading import Part, body_text, headers_of, html_in, parts_of, people
 from authproxy.tools.kits.gmail.replying import inside, reply_of, when
 from authproxy.tools.kits.gmail.writing import (
     MOST_ATTACHMENTS,
@@ -21,9 +23,12 @@ from authproxy.tools.kits.gmail.writing import (
     body_of,
     html_of,
     safe_filename,
+    safe_mime_type,
 )
 from authproxy.tools.kits.in_turn import in_turn
 from authproxy.tools.tool import Answer, Call, Json, Kind, ToolError, bad_input
+
+_CONTENT_ID = re.compile(r"[!-;=?-~]{1,200}")
 
 UPLOAD_FROM = 4_000_000
 """Bytes of a message from which on it is uploaded: Gmail takes larger ones no more inside JSON."""
@@ -68,7 +73,7 @@ async def forward_email(call: Call) -> Json:
     cc = without(given(call.get("cc"), "cc"), to)
     message = Outgoing(
         subject=_forward_subject(decoded(subject_of(original))),
-        body=_forwarded(call.get("note", ""), original),
+        body=await asyncio.to_thread(_forwarded, call.get("note", ""), original),
         to=without(to),
         cc=cc,
         bcc=without(given(call.get("bcc"), "bcc"), to, cc),
@@ -102,7 +107,7 @@ async def transmit(
     call: Call, method: str, path: str, message: Outgoing | bytes, *, thread: str = "", draft: bool = False
 ) -> Answer:
     """A message to Gmail, to be sent or kept as a draft, in the conversation `thread`."""
-    content = message if isinstance(message, bytes) else message.as_bytes()
+    content = message if isinstance(message, bytes) else await asyncio.to_thread(message.as_bytes)
     about: dict[str, Json] = {"threadId": thread} if thread else {}
     if len(content) < UPLOAD_FROM:
         about["raw"] = base64url(content)
@@ -157,10 +162,10 @@ def _forwarded(note: str, original: Json) -> Body:
     own = body_of(note, "auto")
     lines = [*([own.text.rstrip(), ""] if note.strip() else []), title]
     text = "\n".join([*lines, *(f"{name}: {value}" for name, value in shown), "", body_text(parts), ""])
-    _plain, html = text_parts(parts)
-    if html is None and not own.html:
+    html = html_in(parts)
+    if not html and not own.html:
         return Body(text)
-    page = inside(html.as_text()) if html is not None else html_of(body_text(parts))
+    page = inside(html) if html else html_of(body_text(parts))
     above = own.html or (html_of(note) if note.strip() else "")
     head = "<br>\n".join([title, *(f"{name}: {escape(value)}" for name, value in shown)])
     return Body(text, f'{above}\n<br>\n<div class="gmail_quote"><div>{head}</div><br>\n{page}</div>\n')
@@ -179,15 +184,15 @@ async def _files(call: Call, original: Json) -> list[Attachment]:
     async def fetch(part: Part) -> bytes:
         return await read_attachment(call, original, part)
 
+    html = html_in(parts_of(original))
     return [
         Attachment(
             safe_filename(part.filename or f"attachment.{part.mime_type.rpartition('/')[2]}"),
-            # a message inside the message goes on as a file: its own parts are not taken apart here
-            part.mime_type
-            if not part.mime_type.startswith(("message/", "multipart/"))
-            else "application/octet-stream",
+            safe_mime_type(part.mime_type),
             data,
-            "".join(c for c in part.content_id if c.isascii() and c.isprintable() and c not in "<> "),
+            part.content_id
+            if _CONTENT_ID.fullmatch(part.content_id) and f"cid:{part.content_id}" in html
+            else "",
         )
         for part, data in zip(parts, await in_turn(parts, fetch), strict=True)
     ]

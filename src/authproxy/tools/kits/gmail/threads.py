@@ -18,7 +18,7 @@ from authproxy.tools.kits.gmail.mailbox import (
     subject_of,
     with_long_texts,
 )
-from authproxy.tools.kits.gmail.reading import BODY_ALONE, date_of, headers_of, is_automated, people, whole_of
+from authproxy.tools.kits.gmail.reading import BODY_ALONE, date_of, headers_of, is_automated, people, shaped
 from authproxy.tools.kits.gmail.searching import query_of
 from authproxy.tools.kits.in_turn import in_turn
 from authproxy.tools.kits.plain_text import one_line
@@ -43,7 +43,7 @@ async def get_thread(call: Call) -> Json:
     emails = []
     for message in shown:
         await with_long_texts(call, message)
-        emails.append(whole_of(message, labels, most=room, quotes=message is messages[0]))
+        emails.append(await shaped(message, labels, most=room, quotes=message is messages[0]))
     return {
         "id": (answer.json or {}).get("id"),
         "subject": decoded(subject_of(messages[0])) if messages else "",
@@ -92,7 +92,13 @@ async def _threads(call: Call, asked: Mapping[str, Any]) -> Json:
         wanted = [one for one in page if not (call.get("exclude_automated") and _is_automated(one))]
         left_out += len(page) - len(wanted)
         kept += wanted
-        if not token or not page or not left_out or len(kept) >= limit or len(kept) + left_out >= MOST_LOOKED_AT:
+        if (
+            not token
+            or not page
+            or not left_out
+            or len(kept) >= limit
+            or len(kept) + left_out >= MOST_LOOKED_AT
+        ):
             break
     labels = await names_for(call, (message for one in kept for message in objects(one, "messages")))
     return {

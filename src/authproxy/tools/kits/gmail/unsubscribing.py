@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import unquote
 
 from authproxy.tools.kits.gmail.addresses import Address, decoded, is_email
 from authproxy.tools.kits.gmail.batches import MOST_FOUND
@@ -17,7 +17,13 @@ from authproxy.tools.kits.plain_text import one_line
 from authproxy.tools.tool import Call, Json, ToolError, bad_input
 
 _HEADERS = ["From", "Subject", "List-Id", "List-Unsubscribe", "List-Unsubscribe-Post"]
-_LONGEST = 2_000  # characters of a link, or of a mail's text, that a header may ask for
+_LONGEST = 2_000  # characters of a link
+_LONGEST_TEXT = 300
+# A header is a stranger's: without these lines it could put any words to anybody into the user's mouth.
+_WHY = (
+    "-- \nThis mail unsubscribes from a mailing list. Its address, subject and first line are those that the list's "
+    "own List-Unsubscribe header asks for."
+)
 _TARGET = re.compile(r"<([^<>]{1,4000})>")
 
 
@@ -49,6 +55,7 @@ async def unsubscribe_from_email(call: Call) -> Json:
         result |= {
             "unsubscribed": "requested",
             "how": f"An unsubscribe request was mailed to {ways.mail.to[0].email}.",
+            "subject": ways.mail.subject,
         }
     else:
         result |= {
@@ -92,12 +99,13 @@ def _mail(target: str) -> Outgoing | None:
     address = unquote(address)
     if not is_email(address) or not address.isascii():
         return None
-    wanted = {
-        name.lower(): value for name, value in parse_qsl(query, keep_blank_values=True, max_num_fields=20)
-    }
+    # RFC 6068: here a plus is a plus, unlike in a form
+    fields = (field.partition("=") for field in query.split("&")[:20])
+    wanted = {name.lower(): one_line(unquote(value)) for name, _mark, value in fields}
+    body = wanted.get("body", "")[:_LONGEST_TEXT] or "unsubscribe"
     return Outgoing(
-        subject=one_line(wanted.get("subject", ""))[:500] or "unsubscribe",
-        body=Body(wanted.get("body", "")[:_LONGEST] or "unsubscribe"),
+        subject=wanted.get("subject", "")[:_LONGEST_TEXT] or "unsubscribe",
+        body=Body(f"{body}\n\n{_WHY}"),
         to=[Address(address)],
     )
 

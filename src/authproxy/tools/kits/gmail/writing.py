@@ -231,13 +231,20 @@ def _bytes(encoded: str, filename: str) -> bytes:
 def _mime_type(given: Json, filename: str, *, is_text: bool) -> str:
     if given is not None:
         plain = str(given).partition(";")[0].strip().lower()
-        if not _MIME_TYPE.fullmatch(plain) or plain.startswith(("multipart/", "message/")):
+        if safe_mime_type(plain) != plain:
             raise bad_input(f"{str(given)[:80]!r} is not a MIME type of a file", hint=_SHAPE)
         return plain
     guessed, encoding = guess_type(filename, strict=False)
-    if guessed and encoding is None and not guessed.startswith(("multipart/", "message/")):
-        return guessed
+    if guessed and encoding is None:
+        return safe_mime_type(guessed)
     return "text/plain" if is_text else "application/octet-stream"
+
+
+def safe_mime_type(given: str) -> str:
+    """A type that a stranger wrote, or the one that says nothing. A message goes on as a file, as it is."""
+    plain = given.strip().lower()
+    is_file = _MIME_TYPE.fullmatch(plain) and not plain.startswith(("multipart/", "message/"))
+    return plain if is_file else "application/octet-stream"
 
 
 def safe_filename(name: str) -> str:
