@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from authproxy.core.model import ConnectionKey, NewGrant, TokenSet
+from authproxy.core.secret import Secret
 from authproxy.tools.tool import Kind
-from tests.tools.kit import CALLER, House, Reply
+from tests.tools.kit import CALLER, House, Reply, Upstream
 from tests.tools.salesforce_org import (
     ACCOUNT,
     API,
@@ -472,3 +474,33 @@ async def test_a_record_of_no_type(org: House, given: dict[str, Any]) -> None:
     whole = {"record_type": "Lead", "record_id": LEAD, "fields": {"Title": "x"}} | given
     error = await org.error("Salesforce.UpdateRecord", **whole)
     assert (error.kind, org.seen) == (Kind.BAD_INPUT, [])
+
+
+# Where it is sent
+
+
+async def test_everybodys_calls_go_to_the_instance_of_their_own_org() -> None:
+    async with (
+        Upstream().running() as other,
+        House.running("alice", "bob", egress={"allow": ["127.0.0.0/8"]}) as house,
+    ):
+        access, refresh = other.issue()
+        now = int(house.app.clock())
+        tokens = TokenSet(
+            Secret(access),
+            Secret(refresh),
+            now + 3600,
+            3600,
+            scopes=("api",),
+            extra={"instance_url": f"http://127.0.0.1:{other.port}"},
+        )
+        key = ConnectionKey("default", "bob", "salesforce")
+        await house.app.vault.keep_grant(
+            NewGrant(key, "kit", "g-other", tokens, tokens.scopes, None, now), []
+        )
+        house.app.tokens.forget_key(key)
+        for upstream, name in ((house.upstream, "Acme"), (other, "Globex")):
+            upstream.answer("GET", f"{API}/query", rows({"Id": CONTACT, "Name": name}))
+        for who, name in (("alice", "Acme"), ("bob", "Globex")):
+            told = await house.value("Salesforce.SearchContacts", who, query="x")
+            assert [one["name"] for one in told["contacts"]] == [name]

@@ -14,6 +14,7 @@ from authproxy.tools.tool import Call, Json, ToolError
 MOST_OF_EACH = 10
 _REFUSED = (400, 403)  # an object or field that the org does not have, or the user may not see
 
+_MOST_NAME = 200  # bytes of a company's name that leads are looked for by: ten of them stand in one URL
 _CONTENT_NOTES = "content_notes"
 
 
@@ -149,9 +150,13 @@ async def _content_notes(call: Call, gathered: Gathered) -> None:
 
 async def leads(call: Call, gathered: Gathered) -> None:
     """Adds to each account its leads: those that became it, and open ones of a company of its name."""
-    names = {str(told["name"]).casefold(): told for told in gathered.told.values() if told.get("name")}
     if not gathered.told:
         return
+    names = {
+        str(told["name"]).casefold(): told
+        for told in gathered.told.values()
+        if told.get("name") and len(str(told["name"]).encode()) <= _MOST_NAME
+    }
     condition = f"ConvertedAccountId IN {soql.any_of(gathered.told)}"
     if names:
         condition = f"({condition} OR Company IN {soql.any_of(str(told['name']) for told in names.values())})"

@@ -12,8 +12,8 @@ from authproxy.tools.tool import Call, bad_input
 
 MOST_OFFSET = 2000  # Salesforce's own bound for OFFSET
 MOST_WORDS = 8
-_LONGEST_WORD = 80
-_LONGEST_TEXT = 1000
+_LONGEST_WORD = 40
+_LONGEST_TEXT = 255  # queries stand in URLs, of which Salesforce takes 16 KB
 
 _ID = re.compile(r"[A-Za-z0-9]{15}(?:[A-Za-z0-9]{3})?")
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,79}")

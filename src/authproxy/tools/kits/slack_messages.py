@@ -11,6 +11,7 @@ from authproxy.tools.tool import Call, Json, bad_input
 
 MOST_TEXT = 4000
 _MOST_DEPTH = 6
+_LONGEST_SPAN = 100  # characters; what is cut is no span either
 
 _STAMP = re.compile(r"\d{1,12}\.\d{1,6}")
 _LINK_STAMP = re.compile(r"p(\d{10})(\d{6})")
@@ -29,6 +30,7 @@ _UNITS = {
 }
 
 _MARKUP = re.compile(r"<([^<>]{1,3000})>")
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]{1,20}:")
 _MENTION = re.compile(r"<@([UW][A-Z0-9]{2,30})(?:\|[^<>]*)?>")
 
 
@@ -72,7 +74,7 @@ def _stamp(moment: float | None) -> str | None:
 
 def _ago(text: str, now: int) -> float:
     """Seconds: from DD:HH:MM, from words like `3 days ago` or `1h 30m`, or now, today, yesterday."""
-    told = text.strip().lower()
+    told = text.strip().lower()[:_LONGEST_SPAN]
     clock = _CLOCK.fullmatch(told)
     if clock:
         days, hours, minutes = (int(part) for part in clock.groups())
@@ -157,6 +159,8 @@ def _shown(inside: str, names: Mapping[str, str]) -> str:
         return f"#{label or target[1:]}"
     if target.startswith("!"):
         return label or f"@{target[1:].partition('^')[0]}"
+    if not _ADDRESS.match(target):
+        return f"<{inside}>"
     address = target.removeprefix("mailto:")
     return address if label in ("", address, target) else f"{label} ({address})"
 
