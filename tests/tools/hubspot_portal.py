@@ -448,7 +448,7 @@ class Portal:
             return value in {other for other, _ in self._others(kind, record["id"], plural)}
         assert one["operator"] == "CONTAINS_TOKEN"
         words = re.findall(r"\w+", str(record["properties"].get(name) or "").lower())
-        return value.lower().strip(".,!?") in words
+        return value.lower() in words
 
     # associations
 

@@ -95,7 +95,7 @@ async def test_a_message_is_logged_found_by_its_words_and_changed(house: House, 
         },
         "associations": [{"to": {"id": str(company)}, "types": spec(87)}],
     }
-    found = await house.value("Hubspot.GetCommunicationDataByKeywords", search_terms="Köln Grüße")
+    found = await house.value("Hubspot.GetCommunicationDataByKeywords", search_terms="«Köln», Grüße!")
     assert found["communications"][0]["id"] == made["communication"]["id"]
     assert house.seen[1].json["filterGroups"] == [
         {

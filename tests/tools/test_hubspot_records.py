@@ -178,6 +178,7 @@ async def test_several_matches_change_nothing_and_are_named(house: House, portal
         ({"contact_id": 5}, "Nothing to change"),
         ({"keywords": "ana"}, "Nothing to change"),
         ({"keywords": "  ", "phone": "7"}, "keywords is empty"),
+        ({"keywords": "* ?", "phone": "7"}, "keywords is empty"),
         ({"keywords": "x" * 3001, "phone": "7"}, "too long"),
         ({"keywords": "ana", "phone": "7", "matches_limit": 0}, "matches_limit must be 1"),
     ],
@@ -189,6 +190,15 @@ async def test_an_update_says_what_it_lacks(
     assert error.kind is Kind.BAD_INPUT
     assert words in error.message
     assert house.seen == []
+
+
+async def test_a_lone_match_that_is_merely_alike_is_not_changed(house: House, portal: Portal) -> None:
+    row = {"id": "7", "properties": {"firstname": "Ana", "lastname": "Lopez", "email": None}}
+    house.answer("POST", "/crm/v3/objects/contacts/search", {"total": 1, "results": [row]})
+    error = await house.error("Hubspot.UpdateContact", keywords="Ana Ruiz", phone="7")
+    assert error.kind is Kind.RETRY
+    assert (error.hint or "").endswith("contact_id 7: Ana, Lopez")
+    assert [one.method for one in house.seen] == ["POST"]
 
 
 async def test_no_match_is_told(house: House, portal: Portal) -> None:

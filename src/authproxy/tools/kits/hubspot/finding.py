@@ -7,13 +7,15 @@ from typing import Any, Final
 
 from authproxy.tools.kits.hubspot.asking import after, get, results, send
 from authproxy.tools.kits.hubspot.objects import ObjectType
-from authproxy.tools.kits.hubspot.shaping import cut, shape
+from authproxy.tools.kits.hubspot.shaping import cut, plain, shape
 from authproxy.tools.tool import Call, Json, Kind, ToolError, bad_input
 
 PAGED: Final = 10_000
 """Results of one search that HubSpot hands out, however many there are."""
 
 LONGEST_QUERY: Final = 3_000
+_AROUND: Final = ".,;:!?*\"'()[]{}<>«»„“”"
+
 WORDS: Final = 6
 """Filters in a group of filters; HubSpot allows five groups and 18 filters at least."""
 
@@ -27,19 +29,24 @@ def search_for(kind: ObjectType, text: str, name: str) -> dict[str, Json]:
     HubSpot's full text covers the titles and bodies of most types; where it does not (`kind.tokens`), each
     property is a group of filters, one a word: the groups are alternatives.
     """
-    words = text.split()
+    words = words_of(text)
     if not words:
         raise bad_input(f"{name} is empty: say what to look for.")
     if len(text) > LONGEST_QUERY:
         raise bad_input(f"{name} is too long: HubSpot searches for at most {LONGEST_QUERY} characters.")
     if not kind.tokens:
-        return {"query": " ".join(words)}
+        return {"query": " ".join(text.split())}
     told = sorted(sorted(dict.fromkeys(words), key=len, reverse=True)[:WORDS], key=words.index)
     return {
         "filterGroups": [
             {"filters": [_filter(token, "CONTAINS_TOKEN", word) for word in told]} for token in kind.tokens
         ]
     }
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, without the punctuation around them; `*`, with which HubSpot finds everything, is none."""
+    return [bare for word in text.split() if (bare := word.strip(_AROUND))]
 
 
 def associated_with(given: Mapping[ObjectType, int | None]) -> dict[str, Json]:
@@ -133,7 +140,22 @@ async def meant(call: Call, kind: ObjectType) -> int | str:
             hint="Candidates: " + "; ".join(candidate(row, kind) for row in rows[:limit]),
             can_retry=True,
         )
+    if not _has(rows[0], words_of(keywords)):
+        raise ToolError(
+            Kind.RETRY,
+            f"HubSpot finds one {kind.one}, but it does not have all of these words; nothing was changed.",
+            hint=f"Call again with {parameter} if it is meant: {candidate(rows[0], kind)}",
+            can_retry=True,
+        )
     return str(rows[0].get("id"))
+
+
+def _has(record: Mapping[str, Any], words: list[str]) -> bool:
+    """Whether a record that was found has the words: HubSpot's full text also finds what is merely alike."""
+    properties = record.get("properties")
+    values = properties.values() if isinstance(properties, dict) else ()
+    text = plain(" ".join(str(value) for value in values if value)).casefold()
+    return all(word.casefold() in text for word in words)
 
 
 def candidate(record: Mapping[str, Any], kind: ObjectType) -> str:
