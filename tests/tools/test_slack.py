@@ -269,7 +269,7 @@ async def test_messages_are_plain_words(slack: House) -> None:
                 message(
                     "1700000000.000200",
                     "U0ALICE",
-                    "Hi <@U0BOB|old>, see <https://example.com/a?b=1&amp;c=2|the plan> in <#C0CAFE|café> "
+                    "Hi <@U0BOB|old>, see <https://x.at/a?b=1&amp;c=2|the plan> in <#C0CAFE|café> "
                     "<!here> &lt;b&gt; <i> <mailto:z@example.com|z@example.com>",
                     thread_ts="1700000000.000200",
                     reply_count=2,
@@ -313,7 +313,7 @@ async def test_messages_are_plain_words(slack: House) -> None:
                 "time": "2023-11-14T22:13:20Z",
                 "user_id": "U0ALICE",
                 "user_name": "Alice Ng",
-                "text": "Hi @Bob Ray, see the plan (https://example.com/a?b=1&c=2) in #café @here <b> <i> z@example.com",
+                "text": "Hi @Bob Ray, see the plan (https://x.at/a?b=1&c=2) in #café @here <b> <i> z@example.com",
                 "thread_ts": "1700000000.000200",
                 "reply_count": 2,
                 "edited": True,

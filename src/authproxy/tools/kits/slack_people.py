@@ -232,6 +232,6 @@ async def _users(call: Call, ids: list[str]) -> AsyncIterator[dict[str, Any]]:
             yield user
         return
     for identifier in ids:
-        user = await _asked(call, "users.info", user=identifier)
-        if user is not None:
-            yield user
+        found = await _asked(call, "users.info", user=identifier)
+        if found is not None:
+            yield found
