@@ -59,8 +59,8 @@ class Limits:
         "of which from one address (a unix socket's peers have none); 0: no limit", 0, minimum=0
     )
     longest_pause: float = setting(
-        "when a provider answers 429 with a time to wait, requests of the same user to the same upstream are kept back "
-        "for so many seconds at most; 0: never",
+        "when a provider answers 429 with a time to wait, requests that it would refuse as well (`providers.*.pauses`) "
+        "are kept back for so many seconds at most; 0: never",
         60.0,
         minimum=0,
     )

@@ -199,8 +199,8 @@ class ProviderChoice:
     )
     limits: Shares = setting("how much of its APIs may be asked for", factory=Shares)
     pauses: Literal["user", "app"] | None = setting(
-        "whose requests are kept back when it answers 429 with a time to wait: its `user`'s, or those of all users of "
-        "your `app`; default: what the catalogue says, else `user`",
+        "what is kept back when its API answers 429 with a time to wait: all requests of its `user` to that API, or of "
+        "all users of your `app`; default: what the catalogue says, else the user's with the same method and path",
         None,
     )
 
@@ -257,8 +257,8 @@ class RouteChoice:
     timeouts: RouteTimeouts = setting("overrides for this route", factory=RouteTimeouts)
     limits: Shares = setting("how much of this route may be asked for", factory=Shares)
     share_pauses: bool = setting(
-        "when the provider says 429 with a time to wait, keep the user's other requests back until then "
-        "(limits.longest_pause)",
+        "when the provider says 429 with a time to wait, keep back what it would refuse as well "
+        "(`providers.*.pauses`, `limits.longest_pause`)",
         True,
     )
     keep_set_cookie: bool | None = setting(

@@ -76,6 +76,11 @@ class Answer:
     def ended(self) -> bool:
         return self._whole and not self._pieces
 
+    @property
+    def whole(self) -> bool:
+        """Whether all of the body is here, taken or not."""
+        return self._whole
+
     def take(self) -> bytes:
         """What has arrived and was not taken yet."""
         pieces = self._pieces
@@ -129,6 +134,12 @@ class Answer:
         if not self._whole and self._error is None:
             self._error = ConnectionAbortedError("the answer was closed")
         self._wake()
+
+    def end(self, error: BaseException) -> None:
+        """Let go as `close` does; whoever reads it ends in this error."""
+        if self._error is None and not self._whole:
+            self._error = error
+        self.close()
 
     async def write(self, data: bytes) -> None:
         """After a 101 that was asked for: send bytes into the tunnel, as fast as the upstream takes them."""

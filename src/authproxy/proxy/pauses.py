@@ -73,7 +73,7 @@ class Pauses:
         if self._pauses and route.share_pauses:
             provider = self._provider_of(route.provider)
             for whose in (key, key.provider):
-                self._enter(_bucket(route, provider, whose, path), provider, key, entry)
+                self._enter(_bucket(route, provider, whose, entry.method, path), provider, key, entry)
 
     def heard(self, route: Route, key: ConnectionKey, path: bytes, entry: Entry, answer: Answer) -> None:
         """Learn from an answer's head."""
@@ -89,7 +89,7 @@ class Pauses:
                 self._pauses.pop(bucket, None)
         else:
             whose = key.provider if asked.app else key
-            self._begin(_bucket(route, provider, whose, path), asked, route)
+            self._begin(_bucket(route, provider, whose, entry.method, path), asked, route)
 
     def leave(self, entry: Entry) -> None:
         """A request is over. Where it was to see whether a pause is, and was not answered, the next one does."""
@@ -149,15 +149,17 @@ class Pauses:
             del self._pauses[oldest]
 
 
-def _bucket(route: Route, provider: Provider, whose: ConnectionKey | str, path: bytes) -> Hashable:
+def _bucket(
+    route: Route, provider: Provider, whose: ConnectionKey | str, method: str, path: bytes
+) -> Hashable:
     """Whose requests to what are counted together: the user's connection (or a whole provider's), at one upstream, to
     one kind of path."""
-    return whose, route.host, route.port, route.base_path, _kind(provider.pacing, path)
+    return whose, route.host, route.port, route.base_path, _kind(provider.pacing, method, path)
 
 
-def _kind(pacing: Pacing, path: bytes) -> bytes | str | None:
+def _kind(pacing: Pacing, method: str, path: bytes) -> Hashable:
     if pacing.each_path:
-        return path
+        return method, path
     return next((glob for glob in pacing.own_paths if _compiled(glob).fullmatch(path)), None)
 
 

@@ -15,6 +15,7 @@ from authproxy.core.routes import RouteTable
 from authproxy.egress import EgressGuard
 from authproxy.metrics import Metrics
 from authproxy.proxy.current import Current
+from authproxy.proxy.lasting import Lasting
 from authproxy.proxy.limits import Turnstile
 from authproxy.proxy.pauses import Pauses
 from authproxy.proxy.record import request_ids
@@ -52,7 +53,7 @@ class Plane:
         self._metrics = metrics
         self._guard = guard
         self._authority = authority
-        self._standing = standing
+        self._lasting = Lasting(config.refresh.leash, standing)
         self._own_authorities = own_authorities
         self._clock = clock
         self._new_id = request_ids(secrets.token_hex(10))
@@ -70,6 +71,7 @@ class Plane:
 
     async def close(self) -> None:
         """Close all connections to upstreams."""
+        await self._lasting.close()
         for upstream in self._upstreams:
             await upstream.close()
 
@@ -91,7 +93,7 @@ class Plane:
                 guard=self._guard,
                 own_authorities=self._own_authorities,
             ),
-            standing=self._standing,
+            lasting=self._lasting,
             turnstile=self._turnstile,
             pauses=self._pauses,
             own_authorities=self._own_authorities,

@@ -238,7 +238,7 @@ class Client(RequestHandler):
         """End the connection so that what was written cannot look complete."""
         if self.transport is None:
             return
-        if self.open_ended:
+        if self.open_ended or self.tunnelling:
             cut(self.transport)
         else:
             self.transport.abort()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Protocol
 
 from authproxy.proxy.exchange import Origin, late, unreachable
 from authproxy.proxy.server import Client, cut
 
+_LINGER = 30.0  # seconds for which a peer may take the last bytes of a tunnel that has ended
 _BUFFER = 256 * 1024  # bytes that wait for the other side before this one is paused
 
 
@@ -43,6 +44,7 @@ class Line:
         self.protocol = asyncio.StreamReaderProtocol(self._reader, loop=loop)
         self._transport: asyncio.Transport | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._client: Client | None = None  # whose socket it is, where it is an agent's
 
     @classmethod
     async def taken_over(cls, client: Client) -> Line:
@@ -50,6 +52,7 @@ class Line:
         await client.drain()
         transport, early = client.tunnel()
         line = cls(_agent_gone)
+        line._client = client
         transport.set_protocol(line.protocol)
         line.protocol.connection_made(transport)
         line.connected(transport)
@@ -73,6 +76,8 @@ class Line:
 
     async def write(self, data: bytes) -> None:
         assert self._writer is not None
+        if self._client is not None:
+            self._client.wrote += len(data)
         try:
             self._writer.write(data)
             await self._writer.drain()
@@ -94,8 +99,10 @@ class Line:
             cut(self._transport)
 
     def close(self) -> None:
-        """Let go, after what was written has gone out."""
+        """Let go, after what was written has gone out, if that is soon."""
         if self._transport is not None:
+            if self._transport.get_write_buffer_size():
+                asyncio.get_running_loop().call_later(_LINGER, self._transport.abort)
             self._transport.close()
 
 
@@ -108,12 +115,6 @@ def _agent_gone() -> Exception:
     return ConnectionResetError("the agent is gone")
 
 
-class Allowed(Protocol):
-    """Raises the refusal for which a tunnel that stands must end."""
-
-    def __call__(self) -> Awaitable[None]: ...
-
-
 async def splice(
     agent: End,
     upstream: End,
@@ -122,13 +123,11 @@ async def splice(
     idle: float,
     up: Callable[[int], None],
     down: Callable[[int], None],
-    look: tuple[float, Allowed] | None = None,
 ) -> None:
     """Carry bytes both ways until both sides have said all. `up` and `down` are told how many went.
 
-    `idle` seconds without a byte either way end it (0: never) in UpstreamTimeout. `look` is asked every so many
-    seconds whether the tunnel may go on. Raises ConnectionError where the agent broke off, a refusal where the
-    upstream did; in all these cases both sides have been cut.
+    `idle` seconds without a byte either way end it (0: never) in UpstreamTimeout. Raises ConnectionError where the
+    agent broke off, a refusal where the upstream did; in all these cases both sides have been cut.
     """
     loop = asyncio.get_running_loop()
     heard = loop.time()
@@ -147,22 +146,12 @@ async def splice(
         loop.create_task(carry(upstream, agent, down)),
     }
     pending = pumps
-    looked = heard
     try:
         while pending:
-            now = loop.time()
-            if look is not None and now - looked >= look[0]:
-                await look[1]()
-                looked = now
-            ends = heard + idle if idle else None
-            if ends is not None and ends <= now:
+            left = heard + idle - loop.time() if idle else None
+            if left is not None and left <= 0:
                 raise late(origin, "idle")
-            rest = [one for one in (ends, looked + look[0] if look is not None else None) if one is not None]
-            done, pending = await asyncio.wait(
-                pending,
-                timeout=max(min(rest) - now, 0) if rest else None,
-                return_when=asyncio.FIRST_EXCEPTION,
-            )
+            done, pending = await asyncio.wait(pending, timeout=left, return_when=asyncio.FIRST_EXCEPTION)
             for pump in done:
                 pump.result()
     except BaseException:

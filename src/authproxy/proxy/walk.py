@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import structlog
 
@@ -39,6 +39,7 @@ from authproxy.core.routes import Route, RouteTable
 from authproxy.core.session import demand_route
 from authproxy.metrics import Metrics
 from authproxy.proxy.intake import reader
+from authproxy.proxy.lasting import Lasting
 from authproxy.proxy.limits import Turnstile
 from authproxy.proxy.pauses import Pauses
 from authproxy.proxy.place import Inside, Place
@@ -51,7 +52,6 @@ from authproxy.proxy.spool import Body, SpoolBudget
 from authproxy.proxy.tunnel import VIA, Tunnels
 from authproxy.proxy.upload import AT_ONCE
 from authproxy.proxy.upstream import Answer, Exchange, Origin, Upstream
-from authproxy.proxy.vigil import Vigil
 from authproxy.proxy.websocket import switch
 from authproxy.store.audit import Trail
 
@@ -78,7 +78,7 @@ class Walk:
         upstream: Upstream,
         metrics: Metrics,
         tunnels: Tunnels,
-        standing: Callable[[Usable], Awaitable[None]],
+        lasting: Lasting,
         turnstile: Turnstile,
         pauses: Pauses,
         own_authorities: Callable[[], frozenset[tuple[str, int]]],
@@ -87,11 +87,11 @@ class Walk:
     ) -> None:
         self._limits = config.limits
         self._strict = config.audit.durability == "strict"
-        self._leash = config.refresh.leash
         self._user_field = config.identity.user_header.lower().encode("ascii")
         self._reception = Reception(desk, config.identity.user_header)
         self._tunnels = tunnels
-        self._standing = standing
+        self._lasting = lasting
+        lasting.recognise_by(self._reception)
         self._turnstile = turnstile
         self._pauses = pauses
         self._routes = routes
@@ -129,6 +129,7 @@ class Walk:
             refuse(reply, Internal("authproxy failed; the log has it under the request id"))
         finally:
             self.active -= 1
+            self._lasting.end(entry)
             self._turnstile.leave(entry)
             self._pauses.leave(entry)
             entry.write(self._trail, self._metrics)
@@ -159,6 +160,7 @@ class Walk:
             self._turnstile.enter_tunnel(entry)
             if self._strict:
                 await self._trail.settled(entry.begin(self._trail))
+            self._lasting.begin(entry, incoming, fields)
             await self._tunnels.open(incoming, fields, entry, reply, inside)
             return
         caller, user = await self._reception.known(
@@ -287,6 +289,8 @@ class Walk:
     ) -> None:
         """Send; on an expired token renew once and replay once; hand the answer on."""
         provider = self._providers.resting(route.provider)
+        if body is not None and body.whole is None and incoming.client.place.behalf is None:
+            self._lasting.begin(entry, incoming, fields, usable)
         answer = await self._send(incoming.method, entry, route, provider, usable, fields, target, body)
         try:
             sign, peeked = await sign_of(provider, answer)
@@ -302,19 +306,12 @@ class Walk:
                     )
                 elif fresh is not None:
                     reply.resend = True
-
-            async def still() -> None:
-                if incoming.client.place.behalf is None:
-                    await self._reception.known(lambda: self._reception.identify(incoming, fields))
-                await self._standing(usable)
-
+            if not answer.whole:
+                self._lasting.begin(entry, incoming, fields, usable, answer)
             if answer.status == 101:
-                await switch(reply, answer, route, usable.needles, (self._leash, still))
-            elif answer.ended:
-                await relay(reply, answer, peeked, route, usable.needles)
+                await switch(reply, answer, route, usable.needles)
             else:
-                async with Vigil(self._leash, still):
-                    await relay(reply, answer, peeked, route, usable.needles)
+                await relay(reply, answer, peeked, route, usable.needles)
         finally:
             answer.close()
 

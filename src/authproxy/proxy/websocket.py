@@ -9,7 +9,7 @@ from authproxy.core.message import values_of
 from authproxy.core.routes import Route
 from authproxy.proxy.exchange import unreachable
 from authproxy.proxy.relay import Reply, head_lines
-from authproxy.proxy.splice import Allowed, Line, splice
+from authproxy.proxy.splice import Line, splice
 from authproxy.proxy.upstream import Answer
 
 _SWITCH = b"HTTP/1.1 101 Switching Protocols\r\n%bConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -44,13 +44,7 @@ class _Far:
         self._answer.close()
 
 
-async def switch(
-    reply: Reply,
-    answer: Answer,
-    route: Route,
-    needles: Sequence[bytes],
-    look: tuple[float, Allowed],
-) -> None:
+async def switch(reply: Reply, answer: Answer, route: Route, needles: Sequence[bytes]) -> None:
     """Hand on a 101 that was asked for, then whatever either side says, until both have said all.
 
     What is said is not looked at: its frames are the two parties' own, of any size and with any extension. Its
@@ -74,7 +68,7 @@ async def switch(
         entry.bytes_out += size
 
     try:
-        await splice(agent, _Far(answer), origin, idle=route.timeouts.idle, up=up, down=down, look=look)
+        await splice(agent, _Far(answer), origin, idle=route.timeouts.idle, up=up, down=down)
     finally:
         agent.close()
         client.leave()
