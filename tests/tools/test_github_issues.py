@@ -260,9 +260,21 @@ async def test_labels_of_the_wrong_thing_are_left(house: House) -> None:
     house.answer("GET", "/repos/octo/hello/labels", [{"name": "bug"}])
     given = {**HERE, "number": 4, "add_labels": ["bug"]}
     error = await house.error("Github.ManageLabels", **given, entity_type="pull_request")
-    assert "is an issue" in error.message
+    assert error.kind is Kind.NOT_FOUND  # GitHub has no pull request of an issue's number
     error = await house.error("Github.ManageLabels", **given, entity_type="issue", remove_labels=["BUG"])
     assert "to be added and taken away" in error.message
     error = await house.error("Github.ManageLabels", **HERE, number=4, entity_type="issue", add_labels=[" "])
     assert error.kind is Kind.BAD_INPUT
+    house.answer("GET", f"{PATH}/4", issue(4, pull_request={"url": "x"}))
+    error = await house.error("Github.ManageLabels", **given, entity_type="issue")
+    assert "is a pull request" in error.message
     assert all(seen.method == "GET" for seen in house.seen)
+
+
+async def test_labels_of_a_pull_request(house: House) -> None:
+    house.answer("GET", "/repos/octo/hello/pulls/4", issue(4))
+    house.answer("DELETE", f"{PATH}/4/labels/bug", [])
+    found = await house.value(
+        "Github.ManageLabels", **HERE, number=4, entity_type="pull_request", remove_labels=["Bug"]
+    )
+    assert (found["labels"], found["removed"]) == ([], ["bug"])

@@ -355,6 +355,8 @@ async def test_what_is_in_the_way_of_a_merge(house: House) -> None:
     assert "check_details" not in found
     for state, words in (
         ({"mergeable": None}, "still working out"),
+        ({"mergeable_state": "unknown"}, "still working out"),
+        ({"mergeable_state": "unstable"}, "may not see which"),
         ({"mergeable_state": "blocked"}, "protection"),
         ({"mergeable_state": "behind"}, "behind its base"),
         ({"state": "closed"}, "closed"),

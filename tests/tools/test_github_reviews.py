@@ -263,6 +263,15 @@ async def test_a_reply_may_resolve_its_thread(house: House) -> None:
     assert threads.resolved["PRRT_1"] is True
 
     house.seen.clear()
+    house.answer("POST", replies, Reply(422, {"message": "Replies to replies are not supported"}))
+    house.answer("POST", f"{PATH}/1/comments/{BIG}/replies", Reply(201, comment(11, in_reply_to_id=BIG)))
+    assert (await house.value("Github.CreateReplyForReviewComment", **given))["id"] == 11
+    assert [seen.method for seen in house.seen] == ["POST", "GET", "POST"]
+    house.answer("GET", f"{PATH}/comments/9", comment(9))
+    error = await house.error("Github.CreateReplyForReviewComment", **given)
+    assert error.kind is Kind.VALIDATION_ERROR
+
+    house.seen.clear()
     error = await house.error(
         "Github.CreateReplyForReviewComment", **given, resolve_thread=True, thread_id="PRRT_none"
     )

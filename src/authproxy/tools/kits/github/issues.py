@@ -191,10 +191,12 @@ async def manage_labels(call: Call) -> Json:
     if not adding and not removing:
         raise bad_input("Give add_labels, remove_labels or both.")
     path = f"{target}/issues/{item_number}"
-    item = await read(call, path)
-    is_pull = bool(item.get("pull_request"))
-    if is_pull != (call.input["entity_type"] == "pull_request"):
-        raise bad_input(f"Number {item_number} is {'a pull request' if is_pull else 'an issue'}.")
+    if call.input["entity_type"] == "pull_request":
+        item = await read(call, f"{target}/pulls/{item_number}")
+    else:
+        item = await read(call, path)
+        if item.get("pull_request"):
+            raise bad_input(f"Number {item_number} is a pull request, not an issue.")
     accept = bool(call.get("auto_accept_matches", False))
     current = shaping.label_names(item.get("labels"))
     removed, absent = _to_remove(removing, current, accept=accept)

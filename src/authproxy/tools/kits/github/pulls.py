@@ -247,12 +247,12 @@ async def check_pull_request_merge_status(call: Call) -> Json:
     status, status_refused = await unless_refused(statuses, 403, 404, 422)
     checks = _checks((runs or {}).get("check_runs") or [], (status or {}).get("statuses") or [])
     reviews = _reviews(await read(call, f"{path}/reviews", per_page=100))
-    reasons = _in_the_way(pull, checks, reviews)
+    reasons = _in_the_way(pull, checks, reviews, seen=not runs_refused)
     summary = dict(Counter(check["state"] for check in checks))
     return {
         "number": pull["number"],
         "state": "merged" if pull.get("merged") else pull.get("state"),
-        "ready": not reasons and pull.get("mergeable") is True,
+        "ready": not reasons,
         "in_the_way": reasons,
         **lean(
             mergeable=pull.get("mergeable"),
@@ -299,15 +299,16 @@ def _reviews(reviews: list[Any]) -> dict[str, list[str]]:
     )
 
 
-def _in_the_way(pull: Json, checks: list[dict[str, Any]], reviews: dict[str, list[str]]) -> list[str]:
-    if pull.get("merged"):
-        return ["It is merged already."]
+def _in_the_way(
+    pull: Json, checks: list[dict[str, Any]], reviews: dict[str, list[str]], *, seen: bool
+) -> list[str]:
+    """What keeps a pull request from being merged. `seen`: whether the user may see its checks."""
+    if pull.get("merged") or pull.get("state") != "open":
+        return ["It is merged already." if pull.get("merged") else "It is closed."]
     reasons = []
-    if pull.get("state") != "open":
-        reasons.append("It is closed.")
     if pull.get("draft"):
         reasons.append("It is a draft.")
-    if pull.get("mergeable") is None:
+    if pull.get("mergeable") is None or pull.get("mergeable_state") == "unknown":
         reasons.append("GitHub is still working out whether it can be merged: ask again in a few seconds.")
     if pull.get("mergeable") is False:
         reasons.append("It has conflicts with its base branch.")
@@ -317,6 +318,8 @@ def _in_the_way(pull: Json, checks: list[dict[str, Any]], reviews: dict[str, lis
         reasons.append(f"Checks that are not done: {', '.join(waiting[:10])}.")
     if who := reviews.get("changes_requested_by"):
         reasons.append(f"Changes are requested by {', '.join(who)}.")
+    if pull.get("mergeable_state") == "unstable" and not seen:
+        reasons.append("Some check has not passed; this user may not see which.")
     if pull.get("mergeable_state") == "blocked" and not reasons:
         reasons.append("The base branch's protection blocks it (a review or a check is missing).")
     if pull.get("mergeable_state") == "behind":

@@ -203,9 +203,7 @@ async def create_reply_for_review_comment(call: Call) -> Json:
     if call.get("resolve_thread", False):
         # Before the reply: where there is no such thread, nothing is said.
         thread = await _thread(call, call.get("thread_id") or await _thread_of(call, path, comment))
-    made = (
-        await ask(call, "POST", f"{path}/comments/{comment}/replies", json={"body": call.input["body"]})
-    ).json
+    made = await _reply(call, path, comment)
     answer = shaping.review_comment(made)
     if thread is not None:
         try:
@@ -215,10 +213,30 @@ async def create_reply_for_review_comment(call: Call) -> Json:
     return answer
 
 
+async def _reply(call: Call, path: str, comment: int) -> Json:
+    body = {"body": call.input["body"]}
+    try:
+        return (await ask(call, "POST", f"{path}/comments/{comment}/replies", json=body)).json
+    except ToolError as error:
+        # GitHub takes replies to the first comment of a thread only.
+        root = await _root(call, path, comment) if error.status in (404, 422) else comment
+        if root == comment:
+            raise
+    return (await ask(call, "POST", f"{path}/comments/{root}/replies", json=body)).json
+
+
+async def _root(call: Call, path: str, comment: int) -> int:
+    """The first comment of the thread that a comment is part of."""
+
+    async def found() -> Json:
+        return await read(call, f"{path.rpartition('/')[0]}/comments/{comment}")
+
+    item, _ = await unless_refused(found, 404)
+    return int((item or {}).get("in_reply_to_id") or comment)
+
+
 async def _thread_of(call: Call, path: str, comment: int) -> str:
-    found = await read(call, f"{path.rpartition('/')[0]}/comments/{comment}")
-    root = found.get("in_reply_to_id") or comment
-    thread = (await _threads(call)).get(root)
+    thread = (await _threads(call)).get(await _root(call, path, comment))
     if thread is None:
         raise bad_input("No thread of this pull request has that comment.")
     return str(thread["id"])
