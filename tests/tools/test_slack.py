@@ -227,10 +227,15 @@ async def test_people_without_direct_messages_are_told_so(slack: House) -> None:
 
 @pytest.mark.parametrize(
     "given",
-    [{}, {"conversation_id": "C0GENERAL", "channel_name": "general"}, {"conversation_id": "general"}],
-    ids=["none", "two ways", "no id"],
+    [
+        {},
+        {"conversation_id": "C0GENERAL", "channel_name": "general"},
+        {"conversation_id": "general"},
+        {"usernames": [" "]},
+    ],
+    ids=["none", "two ways", "no id", "blank"],
 )
-async def test_a_conversation_is_named_in_exactly_one_way(slack: House, given: dict[str, str]) -> None:
+async def test_a_conversation_is_named_in_exactly_one_way(slack: House, given: dict[str, Any]) -> None:
     error = await slack.error("Slack.GetConversationMetadata", **given)
     assert error.kind is Kind.BAD_INPUT
     assert slack.seen == []

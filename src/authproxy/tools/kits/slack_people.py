@@ -125,7 +125,7 @@ async def everybody(call: Call, *, most: int = MOST_PEOPLE) -> list[str]:
 
 def named(call: Call) -> bool:
     """Whether any person is named."""
-    return any(call.get(key) for key in ("user_ids", "usernames", "emails"))
+    return any(_given(call, key) for key in ("user_ids", "usernames", "emails"))
 
 
 def nobody(found: Found) -> ToolError:
