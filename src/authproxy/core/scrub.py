@@ -22,6 +22,7 @@ _MEMBERS = 1024  # of gzip, in one body that is looked at
 
 _TEXT = (
     "text/",
+    "multipart/",
     "application/json",
     "application/xml",
     "application/javascript",

@@ -33,7 +33,8 @@ class Behalf:
     act for the user.
 
     `tool` and `call` (the id of the call that the request belongs to) are for the record. `scopes` are all that the
-    grant must hold: the route's and the tool's. `entries` gets the request's record while it is being made.
+    grant must hold: the route's and the tool's. `limit` is how many bytes of the answer are read, so that as many are
+    searched for the token. `entries` gets the request's record while it is being made.
     """
 
     caller: Caller
@@ -41,6 +42,7 @@ class Behalf:
     tool: str
     call: str
     scopes: tuple[str, ...]
+    limit: int
     account: str = DEFAULT_ACCOUNT
     entries: list[OwnEntry] = field(default_factory=list, compare=False, repr=False)
 

@@ -57,15 +57,13 @@ class Inner:
         target: bytes,
         fields: Sequence[tuple[bytes, bytes]],
         body: bytes | None,
-        *,
-        limit: int,
     ) -> Heard:
         """One request, to `target` (path and query) from the root of the route's upstream.
 
-        `fields` hold no line break: there is no parser in between that would refuse them. `limit` is in bytes of the
-        decoded answer. `behalf` is for this one request. Refusals are answers here; nothing is raised.
+        `fields` hold no line break: there is no parser in between that would refuse them. `behalf` is for this one
+        request; its limit is of the decoded answer too. Refusals are answers here; nothing is raised.
         """
-        ear = _Ear(Place(route=route, behalf=behalf), limit)
+        ear = _Ear(Place(route=route, behalf=behalf), behalf.limit)
         lines = [_HOST, *fields]
         if body is not None:
             lines.append((b"Content-Length", b"%d" % len(body)))
@@ -118,6 +116,7 @@ class _Ear:
     ending: str = "client_closed"
     cut: bool = False
     long: bool = False
+    whole: bool = False
     size: int = 0
     fields: dict[str, str] = field(default_factory=dict)
     pieces: list[bytes] = field(default_factory=list)
@@ -158,10 +157,13 @@ class _Ear:
         else:
             self.pieces.append(data)
 
+    def on_message_complete(self) -> None:
+        self.whole = True
+
     def heard(self, entry: OwnEntry) -> Heard:
         body = b"".join(self.pieces)
         coding = self.fields.get("content-encoding", "").strip().lower()
-        cut, long = self.cut, self.long
+        cut, long = self.cut or not (self.whole or self.long), self.long
         if body and coding in ("gzip", "x-gzip"):
             try:
                 body, long = _inflated(body, self.limit)

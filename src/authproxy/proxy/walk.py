@@ -110,7 +110,7 @@ class Walk:
         behalf = incoming.client.place.behalf
         make = Entry if behalf is None else behalf.entry
         entry = make(self._new_id(), incoming.method)
-        reply = Reply(incoming, entry, self._limits.max_scrub)
+        reply = Reply(incoming, entry, self._limits.max_scrub if behalf is None else behalf.limit)
         self.active += 1
         try:
             self._admit(entry)

@@ -24,7 +24,7 @@ MOST_REQUESTS = 200
 """Of one call: more is a loop that does not end."""
 _MOVES = 3  # redirects followed, all of them to where the request was allowed to go
 
-_PATH = re.compile(r"(?:/[!$-.0-~]+)+|/")  # no empty segment, none of `"#?`, nothing outside ASCII
+_PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)+|/")  # RFC 3986's path, without empty segments
 _VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 _AGENT = (
     b"User-Agent",
@@ -99,7 +99,6 @@ class WalkApi:
                     target.encode("ascii"),
                     fields,
                     body,
-                    limit=self.errand.max_answer,
                 )
             finally:
                 self.requests += [entry.request_id for entry in behalf.entries]
@@ -162,6 +161,7 @@ class WalkApi:
             tool=errand.tool.qualified_name,
             call=errand.call,
             scopes=tuple(dict.fromkeys([*route.scopes, *errand.tool.grant_scopes])),
+            limit=errand.max_answer,
             account=errand.account,
         )
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from authproxy.core.scrub import is_text
 from authproxy.proxy.inner import Heard
 from authproxy.tools.loading import Kit
 from authproxy.tools.tool import Json, Kind, ToolError
@@ -86,10 +87,12 @@ def refusal_of(heard: Heard, *, repeatable: bool) -> ToolError:
     pause = problem.get("retry_after")
     more: dict[str, Any] = {"code": code, "developer_message": f"{title} (authproxy: {code})"}
     if code in CONSENT:
+        link = problem.get("connect_url")
         return ToolError(
             Kind.REQUIREMENTS_NOT_MET,
             f"{title}. Give the user the link, and call the tool again once they have agreed.",
-            connect_url=problem.get("connect_url"),
+            hint=f"The link for the user: {link}" if link else None,
+            connect_url=link,
             **more,
         )
     match problem.get("act"):
@@ -163,8 +166,8 @@ def safe_words(words: Any) -> str | None:
 
 
 def read_json(heard: Heard) -> Json:
-    """The body as JSON; None where it is none."""
-    if not heard.body:
+    """The body as JSON; None where it is none, or does not say that it is text: that was not searched for the token."""
+    if not heard.body or not is_text(heard.fields.get("content-type", "")):
         return None
     try:
         return json.loads(heard.body)

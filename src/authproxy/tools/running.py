@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -51,17 +52,28 @@ class Runner:
                 value = await errand.tool.run(call)
         except ToolError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the one edge between us and a tool's function: its bug ends here
             if deadline.expired() and isinstance(error, TimeoutError):
                 raise _late(api, limits.timeout) from None
-            # The one edge between us and a tool's function: its bug is logged whole, and told as what it is.
-            log.exception("tool_fault", tool=name, call=errand.call)
+            _log_fault(errand, error)
             raise ToolError(
                 Kind.FATAL,
                 f"{name} failed by a fault of its own; trying again will not help.",
                 developer_message=f"authproxy's log has it under the call {errand.call}",
             ) from None
         return bounded(value, limits.max_output)
+
+
+def _log_fault(errand: Errand, error: Exception) -> None:
+    """Where it was, and not what it says: an exception's text may quote the user's mail."""
+    where = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+    log.error(
+        "tool_fault",
+        tool=errand.tool.qualified_name,
+        call=errand.call,
+        error=type(error).__name__,
+        where=where[-8:],
+    )
 
 
 def _late(api: WalkApi, seconds: float) -> ToolError:
