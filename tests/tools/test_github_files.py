@@ -69,6 +69,10 @@ async def test_a_long_file_comes_in_parts(house: House) -> None:
         if start is None:
             break
     assert read == text
+    house.answer("GET", f"{PATH}/emoji.txt", file("\U0001f600" * 30 * 1000 + "\n" + "x\n", "emoji.txt"))
+    found = await house.value("Github.GetFileContents", **HERE, path="emoji.txt")
+    assert (len(found["content"]), found["next_start_line"]) == (30_001, 2)
+    assert "truncated" not in found
     house.answer("GET", f"{PATH}/wide.txt", file("y" * 50_000, "wide.txt"))
     found = await house.value("Github.GetFileContents", **HERE, path="wide.txt")
     assert found["content"].endswith("(10000 more characters)")
@@ -92,6 +96,17 @@ async def test_what_is_no_small_text_file(house: House) -> None:
     found = await house.value("Github.GetFileContents", **HERE, path="big.txt", ref="v1")
     assert found["content"] == "a\nb\n"
     assert house.seen[-1].query == {"ref": "v1"}
+    raw = Reply(
+        body=b'{"errors": [{"message": "of a file"}]}',
+        headers={"Content-Type": "application/vnd.github.raw+json; charset=utf-8"},
+    )
+
+    def graph(seen: Seen) -> Any:
+        return raw if "raw" in seen.headers["accept"] else file("", encoding="none", content="")
+
+    house.answer("GET", f"{PATH}/log.json", graph)
+    found = await house.value("Github.GetFileContents", **HERE, path="log.json")
+    assert found["content"] == '{"errors": [{"message": "of a file"}]}'
     entries = [{"name": "src", "type": "dir", "size": 0}, {"name": "a.txt", "type": "file", "size": 3}]
     house.answer("GET", PATH, entries)
     assert await house.value("Github.GetFileContents", **HERE, path="/") == {

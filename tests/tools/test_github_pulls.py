@@ -301,7 +301,13 @@ async def test_a_merge_that_cannot_be(house: House) -> None:
     assert "Pull Request is not mergeable" in error.message
     house.answer("GET", f"{PATH}/1", pull(state="closed", merged=True, merge_commit_sha="m" * 40))
     found = await house.value("Github.MergePullRequest", **given)
-    assert found == {"number": 1, "merged": True, "already_merged": True, "sha": "m" * 40}
+    assert found == {
+        "number": 1,
+        "merged": True,
+        "already_merged": True,
+        "sha": "m" * 40,
+        "head_sha": "h" * 40,
+    }
     house.answer("PUT", f"{PATH}/1/merge", Reply(409, {"message": "Head branch was modified."}))
     error = await house.error("Github.MergePullRequest", **given, sha="0" * 40)
     assert (error.kind, error.can_retry) == (Kind.RETRY, True)

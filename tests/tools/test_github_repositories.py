@@ -72,6 +72,12 @@ async def test_github_s_words_of_a_failure_are_told(house: House) -> None:
     assert "API rate limit exceeded" in error.message
 
 
+async def test_an_answer_that_is_no_json_is_a_failure_and_no_fault(house: House) -> None:
+    house.answer("GET", "/orgs/octo/repos", Reply(body=b"<html>", headers={"Content-Type": "text/html"}))
+    error = await house.error("Github.ListOrgRepositories", org="octo")
+    assert error.kind is Kind.BAD_OUTPUT
+
+
 async def test_a_second_limit_is_one_too(house: House) -> None:
     words = {"message": "You have exceeded a secondary rate limit. Please wait."}
     house.answer("GET", "/orgs/octo/members", Reply(403, words, {"Retry-After": "7"}))

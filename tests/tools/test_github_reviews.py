@@ -104,6 +104,7 @@ async def test_an_assignee_is_found_in_four_ways(house: House) -> None:
     done = {"number": 1, "assignees": [{"login": "mona"}, {"login": "lisa"}], "html_url": "https://p"}
     house.answer("POST", path, Reply(201, done))
     house.answer("GET", "/repos/octo/hello/assignees", [{"login": "mona"}, {"login": "monalisa"}])
+    house.answer("GET", "/repos/octo/hello/assignees/mona", Reply(204))
     house.answer("GET", "/user/2", {"login": "mona", "id": 2})
     house.answer("GET", "/search/users", {"total_count": 1, "items": [{"login": "mona"}]})
     people = [{"login": "mona", "name": "Mona Lisa"}, {"login": "x1", "name": None}]
@@ -114,7 +115,9 @@ async def test_an_assignee_is_found_in_four_ways(house: House) -> None:
         return await house.value("Github.AssignPullRequestUser", **PULL, **given)
 
     expected = {"number": 1, "assigned": "mona", "assignees": ["mona", "lisa"], "url": "https://p"}
-    assert await assign("@Mona", "username") == expected
+    assert await assign("@mona", "username") == expected
+    assert [seen.path for seen in house.seen] == ["/repos/octo/hello/assignees/mona", path]
+    assert await assign("MONA", "username") == expected
     assert await assign("2", "id") == expected
     assert await assign("mona@example.com", "email") == expected
     assert await assign("mona lisa", "name") == expected
@@ -338,6 +341,12 @@ async def test_comments_come_with_their_threads(house: House) -> None:
     house.answer("GET", f"{PATH}/1/comments", [])
     assert await house.value("Github.ListReviewCommentsOnPullRequest", **given) == {"comments": [], "page": 1}
     assert len(house.seen) == 1
+
+    house.answer("POST", "/graphql", threads)
+    house.answer("GET", f"{PATH}/1/comments", [comment(number, body="ü" * 9000) for number in range(1, 101)])
+    found = await house.value("Github.ListReviewCommentsOnPullRequest", **given, per_page=100)
+    assert len(found["comments"]) == 100  # and none of them is lost to the bound on results
+    assert found["comments"][0]["body"].endswith("(8700 more characters)")
 
 
 async def test_comments_of_a_whole_repository(house: House) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 from authproxy.tools.tool import Answer, Call, Json, Kind, ToolError, bad_input
 
 ACCEPT = "application/vnd.github+json"
+RAW = "application/vnd.github.raw+json"  # a file as it is
 MOST_PER_PAGE = 100
 MOST_PAGES = 10
 _LONGEST = 120  # characters that are compared, so that no name costs much
@@ -38,10 +39,18 @@ async def ask(
     json: Json = None,
     accept: str = ACCEPT,
 ) -> Answer:
-    """One request to the REST API; raises ToolError as `Api.call` does."""
+    """One request to the REST API.
+
+    Raises ToolError as `Api.call` does, and for an answer that should be JSON and is not.
+    """
     # GitHub wants to be told that there is no body, where one could be.
     body = b"" if json is None and method in {"PUT", "POST", "PATCH"} else None
-    return await call.api.call(method, path, query=query, json=json, body=body, accept=accept)
+    answer = await call.api.call(method, path, query=query, json=json, body=body, accept=accept)
+    if answer.json is None and answer.status != 204 and method != "DELETE" and accept != RAW:
+        raise ToolError(
+            Kind.BAD_OUTPUT, "GitHub's answer is not what its API promises.", status=answer.status
+        )
+    return answer
 
 
 async def read(call: Call, path: str, **query: Any) -> Json:
@@ -77,6 +86,11 @@ async def unless_refused(request: Callable[[], Any], *statuses: int) -> tuple[An
 
 
 # --- paths ---------------------------------------------------------------------------------------------------------
+
+
+def is_login(name: str) -> bool:
+    """Whether this can be the login of an account."""
+    return _owner(name) is not None
 
 
 def account(name: str, what: str = "owner") -> str:

@@ -61,6 +61,8 @@ def _safe(text: str) -> str:
 def read_failure(answer: Answer) -> ToolError | None:
     """The failure that a GraphQL answer is, where none of what was asked for came with its `errors`."""
     json = answer.json
+    if not answer.fields.get("content-type", "application/json").startswith("application/json"):
+        return None  # a file that was asked for as it is may say anything
     if not isinstance(json, dict) or not isinstance(json.get("errors"), list) or not json["errors"]:
         return None
     data = json.get("data")

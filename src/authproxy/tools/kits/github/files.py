@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+from json import dumps
 from typing import Any, NamedTuple
 
 from authproxy.tools.kits.github.asking import (
+    RAW,
     ask,
     branch_name,
     encoded,
@@ -18,11 +20,10 @@ from authproxy.tools.kits.github.asking import (
 from authproxy.tools.kits.github.shaping import cut, lean
 from authproxy.tools.tool import Answer, Call, Json, Kind, ToolError, bad_input
 
-SHOWN = 40_000  # characters of a file in one answer
+SHOWN = 40_000  # bytes of a file in one answer: a result may not be much longer
 _MOST_ENTRIES = 500  # of a directory
 _MOST_FOUND = 1_000  # what GitHub's search gives at most, whatever it has found
 _MOST_AT_ONCE = 100
-_RAW = "application/vnd.github.raw+json"
 _WITH_MATCHES = "application/vnd.github.text-match+json"
 
 
@@ -80,7 +81,7 @@ async def _file(call: Call, place: str, query: dict[str, Any], found: Json) -> F
         except (binascii.Error, ValueError):
             raise ToolError(Kind.BAD_OUTPUT, "GitHub sent a file that cannot be decoded.") from None
     else:
-        data = (await ask(call, "GET", place, query=query, accept=_RAW)).body
+        data = (await ask(call, "GET", place, query=query, accept=RAW)).body
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
@@ -101,10 +102,11 @@ def _shown(text: str, start: int | None, end: int | None) -> dict[str, Any]:
     part: list[str] = []
     used = 0
     for line in lines[first - 1 : last]:
-        if part and used + len(line) > SHOWN:
+        size = len(dumps(line, ensure_ascii=False).encode())
+        if part and used + size > SHOWN:
             break
         part.append(line)
-        used += len(line)
+        used += size
     shown = first + len(part) - 1
     told: dict[str, Any] = {"total_lines": len(lines), "content": cut("".join(part), SHOWN) or ""}
     if (first, shown) != (1, len(lines)) and part:
@@ -146,7 +148,7 @@ async def create_file(call: Call) -> Json:
         return await _write(call, place, branch, call.input["content"], sha)
     except ToolError as error:
         # Without a sha GitHub writes new files only, and says so of one that is there.
-        if overwrite or error.status not in (409, 422) or "sha" not in error.message:
+        if overwrite or error.status != 422 or '"sha"' not in error.message:
             raise
         raise bad_input(
             "There is a file of that path already, and it was left as it is.",
@@ -204,11 +206,11 @@ async def _write(call: Call, place: str, branch: str, text: str, sha: str | None
     try:
         done = (await ask(call, "PUT", place, json={**body, "content": content})).json
     except ToolError as error:
-        if error.status != 409 or sha is None:
+        if error.status != 409:
             raise
         raise ToolError(
             Kind.RETRY,
-            "The file was changed by somebody else meanwhile. Nothing was written.",
+            "The file, or its branch, was changed by somebody else meanwhile. Nothing was written.",
             hint="Read the file again with Github.GetFileContents: its lines may have moved.",
             can_retry=True,
             status=409,

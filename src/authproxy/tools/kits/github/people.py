@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -40,20 +41,23 @@ async def _login(call: Call) -> str:
     return account((await read(call, "/user"))["login"])
 
 
-async def _search(call: Call, words: str, most: int, *, sort: str = "updated") -> tuple[list[Any], int]:
-    query = {"q": words, "sort": sort, "order": "desc", "per_page": most}
+async def _search(call: Call, words: str, most: int, line: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    """How many there are, and the ones that were changed last."""
+    query = {"q": words, "sort": "updated", "order": "desc", "per_page": most}
     found = (await ask(call, "GET", "/search/issues", query=query)).json
-    return found["items"], int(found.get("total_count") or 0)
+    return {
+        "total_count": found.get("total_count") or 0,
+        "items": [line(item, repository=True) for item in found["items"]],
+        **lean(incomplete=found.get("incomplete_results") or None),
+    }
 
 
 async def _pulls(call: Call, words: str, most: int) -> dict[str, Any]:
-    items, total = await _search(call, f"is:pr {words}", most)
-    return {"total_count": total, "items": [shaping.pull_line(item, repository=True) for item in items]}
+    return await _search(call, f"is:pr {words}", most, shaping.pull_line)
 
 
 async def _issues(call: Call, words: str, most: int) -> dict[str, Any]:
-    items, total = await _search(call, f"is:issue {words}", most)
-    return {"total_count": total, "items": [shaping.issue_line(item, repository=True) for item in items]}
+    return await _search(call, f"is:issue {words}", most, shaping.issue_line)
 
 
 async def get_review_workload(call: Call) -> Json:

@@ -16,6 +16,7 @@ from authproxy.tools.kits.github.asking import (
     paging,
     quoted,
     read,
+    read_pages,
     repository,
     unless_refused,
 )
@@ -183,7 +184,12 @@ async def merge_pull_request(call: Call) -> Json:
         before = await read(call, path)
         if not before.get("merged"):
             raise _merge_failure(error) from error
-        found = lean(merged=True, already_merged=True, sha=before.get("merge_commit_sha"))
+        found = lean(
+            merged=True,
+            already_merged=True,
+            sha=before.get("merge_commit_sha"),
+            head_sha=(before.get("head") or {}).get("sha"),
+        )
     if delete and before is not None:
         found["branch"] = await _delete_branch(call, before)
     return {"number": call.input["pull_request_number"], **found}
@@ -246,7 +252,7 @@ async def check_pull_request_merge_status(call: Call) -> Json:
     runs, runs_refused = await unless_refused(check_runs, 403, 404)
     status, status_refused = await unless_refused(statuses, 403, 404, 422)
     checks = _checks((runs or {}).get("check_runs") or [], (status or {}).get("statuses") or [])
-    reviews = _reviews(await read(call, f"{path}/reviews", per_page=100))
+    reviews = _reviews(await read_pages(call, f"{path}/reviews"))
     reasons = _in_the_way(pull, checks, reviews, seen=not runs_refused)
     summary = dict(Counter(check["state"] for check in checks))
     return {

@@ -9,6 +9,7 @@ from authproxy.tools.kits.github.asking import (
     account,
     ask,
     file_path,
+    is_login,
     likeness,
     moment,
     next_page,
@@ -58,11 +59,17 @@ async def assign_pull_request_user(call: Call) -> Json:
 
 
 async def _by_username(call: Call, who: str) -> str:
-    async def assignable() -> list[Any]:
-        return await read_pages(call, f"{repository(call)}/assignees", pages=5)
+    login, path = who.removeprefix("@"), f"{repository(call)}/assignees"
 
+    async def known() -> Any:
+        return await ask(call, "GET", f"{path}/{account(login, 'assignee_identifier')}")
+
+    async def assignable() -> list[Any]:
+        return await read_pages(call, path, pages=5)
+
+    if is_login(login) and (await unless_refused(known, 404))[0]:
+        return login
     listed, _ = await unless_refused(assignable, 403, 404)
-    login = who.removeprefix("@")
     if not listed:
         return account(login, "assignee_identifier")
     accept = bool(call.get("auto_accept_matches", False))
@@ -246,7 +253,7 @@ async def list_review_comments_in_a_repository(call: Call) -> Json:
     """Comments on lines, of all pull requests of a repository."""
     query = _ordered(call)
     answer = await ask(call, "GET", f"{repository(call)}/pulls/comments", query=query)
-    found = [shaping.review_comment(item) for item in answer.json]
+    found = shaping.review_comments(answer.json)
     return {"comments": found, "page": query["page"], **lean(next_page=next_page(answer))}
 
 
@@ -266,11 +273,11 @@ async def list_review_comments_on_pull_request(call: Call) -> Json:
                 raise
             note = f"Threads cannot be read: {error.message}"
     found = []
-    for item in answer.json:
+    for item, told in zip(answer.json, shaping.review_comments(answer.json), strict=True):
         thread = threads.get(item.get("in_reply_to_id") or item.get("id"))
         if resolved is None or (thread is not None and thread["isResolved"] is resolved):
-            told = {"thread_id": thread["id"], "resolved": thread["isResolved"]} if thread else {}
-            found.append({**shaping.review_comment(item), **told})
+            of = {"thread_id": thread["id"], "resolved": thread["isResolved"]} if thread else {}
+            found.append({**told, **of})
     return {"comments": found, "page": query["page"], **lean(next_page=next_page(answer), note=note)}
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from authproxy.tools.tool import Json
 
 BODY = 6_000  # characters of an issue's or a pull request's text
-COMMENT = 2_000  # characters of a comment among many
+COMMENT = 2_000  # characters of a comment
+ALL_COMMENTS = 30_000  # characters of all comments of a page
 
 
 def lean(**fields: Any) -> dict[str, Any]:
@@ -180,18 +181,13 @@ def repository(item: Json) -> dict[str, Any]:
     }
 
 
-def comment(item: Json) -> dict[str, Any]:
-    """A comment on an issue or a pull request."""
-    return lean(
-        id=item.get("id"),
-        author=login(item.get("user")),
-        body=cut(item.get("body"), COMMENT),
-        created_at=item.get("created_at"),
-        url=item.get("html_url"),
-    )
+def review_comments(items: list[Any]) -> list[dict[str, Any]]:
+    """Comments on lines, each with as much of its text as so many of them leave room for."""
+    most = max(min(COMMENT, ALL_COMMENTS // max(len(items), 1)), 200)
+    return [review_comment(item, most) for item in items]
 
 
-def review_comment(item: Json) -> dict[str, Any]:
+def review_comment(item: Json, most: int = COMMENT) -> dict[str, Any]:
     """A comment on lines of a pull request."""
     return lean(
         id=item.get("id"),
@@ -203,7 +199,7 @@ def review_comment(item: Json) -> dict[str, Any]:
         line=item.get("line") or item.get("original_line"),
         side=item.get("side"),
         outdated=True if item.get("line") is None and item.get("subject_type") == "line" else None,
-        body=cut(item.get("body"), COMMENT),
+        body=cut(item.get("body"), most),
         created_at=item.get("created_at"),
         updated_at=item.get("updated_at"),
         url=item.get("html_url"),
