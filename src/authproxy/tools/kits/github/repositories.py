@@ -200,11 +200,12 @@ async def search_my_repos(call: Call) -> Json:
 
 
 async def _mine(call: Call) -> list[Any]:
-    scope = call.get("scope", "all")
-    if scope == "organization" and call.get("organization"):
+    if call.get("organization"):
         organization = account(call.input["organization"], "organization")
         return await read_pages(call, f"/orgs/{organization}/repos", sort="pushed", direction="desc")
-    return await read_pages(call, "/user/repos", affiliation=_AFFILIATIONS[scope], sort="pushed")
+    return await read_pages(
+        call, "/user/repos", affiliation=_AFFILIATIONS[call.get("scope", "all")], sort="pushed"
+    )
 
 
 def _score(asked: str, item: Json) -> float:
