@@ -43,7 +43,7 @@ from authproxy.faces.inquiry import Inquiries
 from authproxy.faces.mcp import Mcp
 from authproxy.faces.sessions import Sessions as SessionsFace
 from authproxy.faces.tools import Tools as ToolsFace
-from authproxy.listening import listen_control, listen_data
+from authproxy.listening import Handed, listen_control, listen_data
 from authproxy.metrics import Metrics
 from authproxy.proxy.inner import Inner
 from authproxy.store.audit import Trail
@@ -131,6 +131,7 @@ class App:
         self.desk = Desk([self._kind(choice) for choice in config.identity.callers])
         self.control = self._control()
         self._stack = AsyncExitStack()
+        self.handed: Handed = {}  # listening sockets that are shared with other processes
         self._inquiries: Inquiries | None = None
         self.own: set[tuple[str, int]] = set()
         self.keywatch: KeyWatch | None = None
@@ -213,7 +214,7 @@ class App:
         self._stack.push_async_callback(mcp.end)
         routes = [*api.routes(), *sessions.routes(), *connect.routes(), *Health(self.control).routes()]
         routes += [*mcp.routes(), *ToolsFace(self.control, inquiries, lambda: self.config.tools).routes()]
-        bound = await listen_control(routes, self.names, address, self.config, self._stack)
+        bound = await listen_control(routes, self.names, address, self.config, self._stack, self.handed)
         self._inquiries = inquiries
         return self._bound(bound)
 
@@ -229,8 +230,9 @@ class App:
 
     async def _listen_data(self, address: Address, place: Place) -> int:
         tls = (await self.authority()).listener(*self.config.listener.names) if place.secure else None
-        current = self._data().current
-        return self._bound(await listen_data(current, place, address, self.config, self._stack, tls))
+        data = self._data()
+        at = (data.current, place, address, self.config, self._stack, tls, self.handed, data.crowd)
+        return self._bound(await listen_data(*at))
 
     def _data(self) -> Plane:
         """The data plane; made when it is first needed, and closed after all that serves with it."""

@@ -22,6 +22,7 @@ from authproxy.faces.listener import Runner
 from authproxy.faces.unix import bound
 
 if TYPE_CHECKING:
+    from authproxy.proxy.limits import Crowd
     from authproxy.proxy.place import Place
     from authproxy.proxy.server import Listener, Serves
 
@@ -45,11 +46,12 @@ async def listen_data(
     stack: AsyncExitStack,
     tls: ssl.SSLContext | None,
     handed: Handed = EMPTY,
+    crowd: Crowd | None = None,
 ) -> list[Any]:
     """The data plane, at one address, until the stack is unwound; its socket names there. Raises OSError."""
     from authproxy.proxy.server import Listener
 
-    listener = Listener(serve, config.limits, config.timeouts, place)
+    listener = Listener(serve, config.limits, config.timeouts, place, crowd)
     secured: dict[str, Any] = {}
     if tls is not None:
         secured = {"ssl": tls, "ssl_handshake_timeout": config.timeouts.header}

@@ -40,12 +40,18 @@ def _mask_event(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> 
     return {key: _masked(value) for key, value in event.items()}
 
 
-def configure(level: str = "info", stream: TextIO | None = None) -> None:
-    """Send structlog and the standard library's loggers to `stream` (standard error), one JSON line each.
+def configure(level: str = "info", stream: TextIO | None = None, **always: Any) -> None:
+    """Send structlog and the standard library's loggers to `stream` (standard error), one JSON line each, with what is
+    `always` in it.
 
     Tracebacks are rendered without local variables: locals hold tokens.
     """
+
+    def signed(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        return {**event, **always}
+
     shared: list[Any] = [
+        *([signed] if always else []),
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
         structlog.processors.StackInfoRenderer(),

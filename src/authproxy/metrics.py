@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -11,6 +12,18 @@ from prometheus_client.registry import Collector
 
 _FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _SLOW = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+Snapshot = list[list[Any]]
+"""All numbers of one process, as JSON can carry them: name, type, help and samples of each family."""
+
+# How the numbers of several processes on one store become one page. Counts and times are added up, and so are these:
+_ADDED = frozenset({"authproxy_unpersisted_rotations", "authproxy_audit_queue", "authproxy_workers"})
+_NEWEST = frozenset(
+    {"authproxy_background_beat_timestamp_seconds", "authproxy_background_success_timestamp_seconds"}
+)
+_WORST = frozenset({"authproxy_config_last_reload_success"})
+# Every other gauge is read from the store, or is one process's own affair: that of the one who is asked stands.
 
 
 class _Connections(Collector):
@@ -98,6 +111,9 @@ class Metrics:
     """One registry per process part, so that two proxies in one process do not share numbers."""
 
     def __init__(self) -> None:
+        self.others: Callable[[], Awaitable[Sequence[Snapshot]]] | None = (
+            None  # who shares listener and store
+        )
         self.registry = CollectorRegistry()
         r = self.registry
         self._connections = _Connections()
@@ -196,6 +212,7 @@ class Metrics:
             registry=r,
         )
         self.audit_queue = Gauge("authproxy_audit_queue", "Audit records waiting for the disk.", registry=r)
+        Gauge("authproxy_workers", "Processes that this page is of.", registry=r).set(1)
         self.reload_success = Gauge(
             "authproxy_config_last_reload_success",
             "1 where the last configuration read was taken over.",
@@ -210,7 +227,68 @@ class Metrics:
         """Read the audit queue's length from `waiting` at each scrape."""
         self.audit_queue.set_function(waiting)
 
-    def exposition(self, connections: Mapping[tuple[str, str], int]) -> bytes:
-        """The page in Prometheus' text format; `connections` is counted in the store just now."""
+    def snapshot(self) -> Snapshot:
+        """What another process needs to make one page of both."""
+        return [
+            [family.name, family.type, family.documentation, [[*one[:3]] for one in family.samples]]
+            for family in self.registry.collect()
+        ]
+
+    def exposition(
+        self, connections: Mapping[tuple[str, str], int], others: Sequence[Snapshot] = ()
+    ) -> bytes:
+        """The page in Prometheus' text format, of this process and others; `connections` is counted in the store just
+        now."""
         self._connections.counts = connections
-        return generate_latest(self.registry)
+        if not others:
+            return generate_latest(self.registry)
+        return generate_latest(cast(CollectorRegistry, _Page(merged([self.snapshot(), *others]))))
+
+
+def merged(snapshots: Sequence[Snapshot]) -> Snapshot:
+    """One of several; the first is that of whoever is asked."""
+    families: dict[str, list[Any]] = {}
+    found: dict[tuple[str, str, str], list[Any]] = {}
+    for number, snapshot in enumerate(snapshots):
+        for name, kind, says, samples in snapshot:
+            family = families.setdefault(name, [name, kind, says, []])
+            for sample, labels, value in samples:
+                key = (name, sample, repr(sorted(labels.items())))
+                there = found.get(key)
+                if there is None and (number == 0 or _shared(name, kind)):
+                    found[key] = kept = [sample, labels, value]
+                    family[3].append(kept)
+                elif there is not None:
+                    there[2] = _together(name, kind, sample, there[2], value)
+    return list(families.values())
+
+
+def counted(snapshot: Snapshot) -> Snapshot:
+    """What of a process's numbers outlives it: what has happened, and not how things stand."""
+    return [family for family in snapshot if family[1] != "gauge"]
+
+
+def _shared(name: str, kind: str) -> bool:
+    return kind != "gauge" or name in _ADDED | _NEWEST | _WORST
+
+
+def _together(name: str, kind: str, sample: str, one: float, other: float) -> float:
+    if sample.endswith("_created") or name in _WORST:
+        return min(one, other)
+    if name in _NEWEST:
+        return max(one, other)
+    return one + other if _shared(name, kind) else one
+
+
+class _Page(Collector):
+    """Families that have been counted elsewhere."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterable[Metric]:
+        for name, kind, says, samples in self._snapshot:
+            family = Metric(name, says, kind)
+            for sample, labels, value in samples:
+                family.add_sample(sample, labels, value)
+            yield family

@@ -55,6 +55,8 @@ class Health:
             await self._control.measure()
         except Refusal:
             counts = {}
-        return self._control.metrics.exposition(
-            {(provider, str(state)): n for (provider, state), n in counts.items()}
+        metrics = self._control.metrics
+        return metrics.exposition(
+            {(provider, str(state)): n for (provider, state), n in counts.items()},
+            () if metrics.others is None else await metrics.others(),
         )

@@ -16,7 +16,7 @@ from authproxy.egress import EgressGuard
 from authproxy.metrics import Metrics
 from authproxy.proxy.current import Current
 from authproxy.proxy.lasting import Lasting
-from authproxy.proxy.limits import Turnstile
+from authproxy.proxy.limits import Crowd, Turnstile
 from authproxy.proxy.pauses import Pauses
 from authproxy.proxy.record import request_ids
 from authproxy.proxy.tunnel import Tunnels
@@ -57,6 +57,7 @@ class Plane:
         self._own_authorities = own_authorities
         self._clock = clock
         self._new_id = request_ids(secrets.token_hex(10))
+        self.crowd = Crowd(config.limits)
         self._turnstile = Turnstile(config.limits)
         self._pauses = Pauses(config.limits.longest_pause, providers.resting, metrics, clock=clock)
         self._upstreams = [Upstream(guard, limits=config.limits, timeouts=config.timeouts)]
