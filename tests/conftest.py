@@ -1,0 +1,30 @@
+"""The run ends when its last test has: what a failed test left running does not hold it open for ever."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+ENDING = pytest.StashKey[int]()
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[ENDING] = int(exitstatus)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_unconfigure(config: pytest.Config) -> Iterator[None]:
+    """A store that a failed test did not close has a thread, for which the interpreter would wait."""
+    yield
+    left = [
+        one.name for one in threading.enumerate() if one is not threading.main_thread() and not one.daemon
+    ]
+    if left and ENDING in config.stash:
+        sys.stderr.write(f"left running: {', '.join(left)}\n")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(config.stash[ENDING])
