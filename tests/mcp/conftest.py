@@ -25,7 +25,7 @@ from authproxy.faces.mcp import Mcp
 from authproxy.listening import listen_control
 from tests.kit.browser import Browser, Page
 from tests.kit.canaries import hits
-from tests.kit.process import free_port
+from tests.kit.process import Proxy, free_port
 from tests.kit.provider import Provider
 
 KEY = "A" * 43
@@ -76,14 +76,15 @@ class GitHub:
 
 @dataclass
 class Place:
-    """Everything that runs, and the ways in."""
+    """Everything that runs, and the ways in. Where it is a process of its own, `proxy` is set, and `app` is not."""
 
-    app: App
-    mcp: Mcp
+    app: Any
+    mcp: Mcp | None
     port: int
     provider: Provider
     github: GitHub
     said: list[bytes] = field(default_factory=list)
+    proxy: Proxy | None = None
 
     @property
     def url(self) -> str:
@@ -173,25 +174,18 @@ class Place:
 Start = Callable[..., Awaitable[Place]]
 
 
-def _config(port: int, provider: Provider, github: GitHub, more: dict[str, Any]) -> str:
-    choice = {
-        **provider.choice(),
-        "api_hosts": ["127.0.0.1"],
-        "scopes": [],
-    }
-    document = {
-        "version": 1,
-        "public_url": f"http://127.0.0.1:{port}",
+def configured(provider: Provider, github: GitHub, more: dict[str, Any]) -> dict[str, Any]:
+    """routes.yaml with GitHub as the one route that is there, and whatever else is said."""
+    return {
         "identity": {
             "callers": [{"kind": "loopback", "agent": "kit", "operator": True}, {"kind": "api_key"}]
         },
-        "providers": {"github": choice, "slack": {"client_id": "kit", "client_auth": "none"}},
+        "providers": {"github": {**provider.choice(), "api_hosts": ["127.0.0.1"]}},
         "routes": {"github": {"upstream": f"http://127.0.0.1:{github.port}"}},
         "egress": {"allow": ["127.0.0.0/8"]},
         "timeouts": {"shutdown": 5},
         **more,
     }
-    return json.dumps(document)
 
 
 @pytest.fixture
@@ -212,7 +206,8 @@ async def start(provider: Provider) -> AsyncIterator[Start]:
             github = GitHub(provider)
             await stack.enter_async_context(github.running())
             port = free_port()
-            text = _config(port, provider, github, config)
+            here = {"version": 1, "public_url": f"http://127.0.0.1:{port}"}
+            text = json.dumps({**here, **configured(provider, github, config)})
             app = await App.open(
                 read(text, file="routes.yaml", environ={}, read_file=lambda _: "").config,
                 store="sqlite:///:memory:",
@@ -221,6 +216,7 @@ async def start(provider: Provider) -> AsyncIterator[Start]:
             )
             await stack.enter_async_context(app)
             await app.run()
+            await app.listen_data(Address("127.0.0.1", 0))
             return Place(app, await _listen(app, port, timing or {}, patience), port, provider, github)
 
         yield starter

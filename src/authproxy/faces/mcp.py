@@ -49,6 +49,8 @@ HELD = 8
 """Times the largest message: what all messages that are being read may hold together."""
 PATIENCE = 30.0
 """Seconds that a message may take to come."""
+TELLING = 0.5
+"""Seconds of the listener's last ones in which calls that have not ended are told so."""
 INSTALL = "MCP needs the official SDK: pip install 'authproxy[mcp]' where authproxy runs, and start it again"
 
 
@@ -206,7 +208,13 @@ class Mcp:
     def _made(self) -> Service:
         from authproxy.faces.mcp_server import Service
 
-        return Service(self._control, closing=self._inquiries.closing, max_message=self._most, **self._timing)
+        return Service(
+            self._control,
+            closing=self._inquiries.closing,
+            grace=max(0.0, self._config().timeouts.shutdown - TELLING),
+            max_message=self._most,
+            **self._timing,
+        )
 
 
 def _with_session(about: Said) -> Callable[[web.StreamResponse], None]:

@@ -52,16 +52,21 @@ class Service:
         control: Control,
         *,
         closing: asyncio.Event,
+        grace: float,
         max_message: int,
         page: int = PAGE,
         beat: float = BEAT,
         wait: float = WAIT,
     ) -> None:
+        """`closing` begins the end, after which calls have `grace` seconds; then they are cut off, and told so."""
         _hear_the_sdk()
         self._control = control
         self._consents = Consents(lambda: control.consent, closing, wait=wait)
         self._page = page
         self._beat = beat
+        self._closing = closing
+        self._grace = grace
+        self._cut_off = False
         self._calls: dict[tuple[str, ...], anyio.CancelScope] = {}
         self._stopping = asyncio.Event()
         self._started = asyncio.Event()
@@ -90,7 +95,18 @@ class Service:
         """Serve until `stop`: the SDK's tasks live and die in this one."""
         async with self._sessions.run():
             self._started.set()
-            await self._stopping.wait()
+            ending = asyncio.create_task(self._end_calls())
+            try:
+                await self._stopping.wait()
+            finally:
+                ending.cancel()
+
+    async def _end_calls(self) -> None:
+        await self._closing.wait()
+        await asyncio.sleep(self._grace)
+        self._cut_off = True
+        for scope in self._calls.values():
+            scope.cancel()
 
     async def ready(self, running: asyncio.Task[None]) -> None:
         """Returns when `run`, which is `running`, serves or has failed."""
@@ -153,6 +169,8 @@ class Service:
             finally:
                 if self._calls.get(key) is scope:
                     del self._calls[key]
+        if self._cut_off:
+            return shapes.cut_off()
         raise MCPError(CANCELLED, "Cancelled by the client")
 
     async def _called(

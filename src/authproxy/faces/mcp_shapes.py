@@ -11,6 +11,7 @@ from mcp import types
 from authproxy.control.consent import Authorization, ending
 from authproxy.core.errors import Refusal
 from authproxy.core.model import FlowStatus
+from authproxy.tools.failures import PERHAPS
 from authproxy.tools.tool import MISSING, Json, Kind, Parameter, Tool, ToolError
 
 _TYPES: Mapping[str, Mapping[str, Any]] = {
@@ -144,6 +145,12 @@ def declined() -> types.CallToolResult:
     """The user did not want to see the link."""
     message = "The user did not agree to connect the account."
     return failed(ToolError(Kind.REQUIREMENTS_NOT_MET, message, hint=AGAIN))
+
+
+def cut_off() -> types.CallToolResult:
+    """authproxy ends, and the call has not."""
+    message = "authproxy was stopped before the call had ended"
+    return failed(ToolError(Kind.TIMEOUT, message + PERHAPS))
 
 
 def link(message: str, url: str, flow_id: str) -> types.ElicitRequestURLParams:
