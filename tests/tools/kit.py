@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import parse_qs, parse_qsl, urlencode
@@ -25,7 +25,7 @@ from aiohttp import web
 
 from authproxy.app import Address, App
 from authproxy.control.tools import Outcome
-from authproxy.core.model import Caller, ConnectionKey, NewGrant, TokenSet
+from authproxy.core.model import DEFAULT_ACCOUNT, Caller, ConnectionKey, NewGrant, TokenSet
 from authproxy.core.secret import Secret
 from authproxy.core.strict import read
 from authproxy.tools.loading import toolbox
@@ -80,6 +80,7 @@ class Reply:
     body: bytes | None = None
 
 
+Raw = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Given = Json | bytes | Reply | web.StreamResponse
 Answer = Given | Callable[[Seen], Given] | list[Any]
 
@@ -90,6 +91,7 @@ class Upstream:
     def __init__(self) -> None:
         self.seen: list[Seen] = []
         self.given: dict[tuple[str, str], list[Answer]] = {}
+        self.raw: dict[str, Raw] = {}  # by path: what answers as it likes
         self.good: set[str] = set()  # access tokens; empty it, and all have expired
         self.secrets: list[str] = []
         self.codes: dict[str, str] = {}  # code: the scopes that were consented to
@@ -120,7 +122,7 @@ class Upstream:
         return pair
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        body = await request.read()
+        body = await request.content.read()  # not request.read(), which has a bound of its own
         path, _, query = request.raw_path.partition("?")
         if path == AUTHORIZE:
             return self._consented(dict(parse_qsl(query)))
@@ -138,6 +140,8 @@ class Upstream:
         if one.bearer not in self.good:
             headers = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
             return web.json_response({"error": "invalid_token"}, status=401, headers=headers)
+        if path in self.raw:
+            return await self.raw[path](request)
         answers = self.given.get((one.method, path))
         if answers is None:
             return web.json_response({"message": "Not Found"}, status=404)
@@ -254,11 +258,17 @@ class House:
         self.app.tokens.forget_key(key)
 
     async def call(
-        self, name: str, /, _user: str | None = "alice", _caller: Caller = CALLER, **given: Any
+        self,
+        name: str,
+        /,
+        _user: str | None = "alice",
+        _caller: Caller = CALLER,
+        _account: str = DEFAULT_ACCOUNT,
+        **given: Any,
     ) -> Outcome:
         """Call a tool as every face does. No secret may be in what comes back."""
         tools = self.app.control.tools
-        outcome = await tools.execute(_caller, tools.get(_caller, name), _user, given)
+        outcome = await tools.execute(_caller, tools.get(_caller, name), _user, given, account=_account)
         said = json.dumps(outcome.value) + repr(outcome.error and vars(outcome.error))
         assert not hits(self.upstream.secrets, {"the outcome": said.encode()})
         return outcome
