@@ -17,9 +17,11 @@ from authproxy.cli.settle import settle
 if TYPE_CHECKING:
     from authproxy.app import Address, App
     from authproxy.cli.reload import Reloader
+    from authproxy.cli.worker import Place
     from authproxy.core.config import Config
     from authproxy.core.strict import Reading
 
+_MOST_WORKERS = 64
 _LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -55,6 +57,15 @@ def arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> No
         default="info",
         read=_level,
     )
+    option(
+        parser,
+        "--workers",
+        environ,
+        says="processes that share the listeners, for more than one core; the store must not be in memory (default: 1)",
+        default=1,
+        read=_workers,
+        metavar="N",
+    )
     switch(
         parser,
         "--allow-plaintext",
@@ -80,9 +91,11 @@ def run(args: argparse.Namespace) -> int:
     from authproxy.app import Address
     from authproxy.cli.configuration import load
     from authproxy.cli.session import demand_store, run_loop
+    from authproxy.cli.worker import place_of
     from authproxy.log import configure
 
-    configure(args.log_level)
+    place = place_of(os.environ)
+    configure(args.log_level, None, **({} if place is None else {"worker": place.number}))
     try:
         listen, control = Address.parse(args.listen), Address.parse(args.control)
     except ValueError as error:
@@ -91,15 +104,22 @@ def run(args: argparse.Namespace) -> int:
     _demand_safe(reading.config, listen, args)
     if args.expect_data:
         demand_store(args.store)
-    return run_loop(_serve(args, reading, listen, control))
+    if place is None and args.workers > 1:
+        from authproxy.cli.workers import supervise
+
+        return supervise(args, reading.config, listen, control)
+    return run_loop(_serve(args, reading, listen, control, place))
 
 
-async def _serve(args: argparse.Namespace, reading: Reading, listen: Address, control: Address) -> int:
+async def _serve(
+    args: argparse.Namespace, reading: Reading, listen: Address, control: Address, place: Place | None
+) -> int:
     import structlog
 
     from authproxy.app import App
     from authproxy.cli.configuration import text_of
     from authproxy.cli.reload import Reloader, digest_of
+    from authproxy.cli.worker import Line
 
     log = structlog.get_logger()
     config = reading.config
@@ -113,11 +133,12 @@ async def _serve(args: argparse.Namespace, reading: Reading, listen: Address, co
         config=args.config,
         sha256=digest,
     )
-    for fault in reading.warnings:
+    first = place is None or place.first  # what is the same for all workers is said by one
+    for fault in reading.warnings if first else ():
         log.warning(
             "config_warning", file=fault.file, line=fault.line, path=fault.path, message=fault.message
         )
-    for warning in _doubts(config, control):
+    for warning in _doubts(config, control) if first else ():
         log.warning("config_warning", file=args.config, message=warning)
     async with await App.open(
         config, store=args.store, environ=os.environ, announce=lambda text: log.warning("keys", message=text)
@@ -133,11 +154,15 @@ async def _serve(args: argparse.Namespace, reading: Reading, listen: Address, co
             connections=connections,
             sealing_key=app.vault.keyring.newest,
         )
-        await app.run(restored=args.restored)
-        for name in config.providers:
+        await app.run(restored=args.restored and first)
+        for name in config.providers if first else ():
             log.info(
                 "redirect_uri", provider=name, register=f"{config.public_url.rstrip('/')}/callback/{name}"
             )
+        line = None if place is None else Line(place, app.metrics, stop)
+        if line is not None and place is not None:
+            app.handed = place.handed()
+            await line.open()
         await _listen(app, listen, control)
         log.info(
             "serving",
@@ -148,11 +173,15 @@ async def _serve(args: argparse.Namespace, reading: Reading, listen: Address, co
             routes=[route.name for route in app.routes],
         )
         settle()
+        if line is not None:
+            line.serving()
         reloader = Reloader(
             app, args.config, args.environment, check=lambda config: _demand_safe(config, listen, args)
         )
         await _until(stop, again, reloader, app)
         log.info("stopping")
+    if line is not None:
+        await line.close()
     log.info("stopped")
     return DONE
 
@@ -233,6 +262,12 @@ def _doubts(config: Config, control: Address) -> list[str]:
             f"the control plane listens on {control}, but public_url has no https: consents cross in the clear"
         )
     return doubts
+
+
+def _workers(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:4]) <= _MOST_WORKERS):
+        raise ValueError(f"say a number from 1 to {_MOST_WORKERS}")
+    return int(text)
 
 
 def _level(text: str) -> str:
