@@ -100,7 +100,7 @@ class Upstream:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
-        runner = web.ServerRunner(web.Server(self._handle), shutdown_timeout=1)
+        runner = web.ServerRunner(web.Server(self._handle), shutdown_timeout=0.1)
         await runner.setup()
         try:
             site = web.TCPSite(runner, "127.0.0.1", 0)
