@@ -6,7 +6,17 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from authproxy.core.model import AgentKey, ConnectionKey, Event, Flow, FlowStatus, NewGrant, TokenSet
+from authproxy.core.model import (
+    AgentKey,
+    Approval,
+    ApprovalStatus,
+    ConnectionKey,
+    Event,
+    Flow,
+    FlowStatus,
+    NewGrant,
+    TokenSet,
+)
 from authproxy.core.secret import Secret
 
 KEY = ConnectionKey("acme", "alice", "google")
@@ -92,3 +102,22 @@ def agent(**fields: Any) -> AgentKey:
 def contents(path: Path) -> bytes:
     """All bytes of a file."""
     return path.read_bytes()
+
+
+def approval(**fields: Any) -> Approval:
+    """A call that waits for a yes."""
+    values: dict[str, Any] = {
+        "id": f"apr_{next(_numbers):06}",
+        "tenant": "acme",
+        "agent": "mailer",
+        "session": None,
+        "user": "alice",
+        "account": "default",
+        "tool": "Gmail.SendEmail",
+        "fingerprint": "f" * 64,
+        "approver": "user",
+        "status": ApprovalStatus.PENDING,
+        "created_at": NOW,
+        "expires_at": NOW + 900,
+    }
+    return Approval(**(values | fields))

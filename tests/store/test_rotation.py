@@ -18,7 +18,7 @@ from authproxy.store.rotation import inventory
 from authproxy.store.schema import SEALED
 from authproxy.store.sealing import Keyring, generate_key
 from authproxy.store.vault import Vault
-from tests.store.parts import KEY, NOW, flow, grant, tokens
+from tests.store.parts import KEY, NOW, approval, flow, grant, tokens
 
 
 async def opened(url: str, *keys: str) -> Vault:
@@ -37,6 +37,7 @@ async def fill(vault: Vault) -> None:
     await vault.create_flow(made, Secret("CANARY-verifier"))
     await vault.backend.write(lambda tx: tx.run("UPDATE flows SET held = verifier"))
     await vault.keep("kept", Kept("text", Secret("CANARY-kept")), instead_of=None)
+    await vault.ask_approval(approval(id="apr_1"), {"body": "CANARY-input"}, lambda _: [])
 
 
 @pytest.mark.scenario("E02")
@@ -64,6 +65,7 @@ async def test_no_sealed_column_is_forgotten(shared_url: str) -> None:
     kept = await alone.kept("kept")
     assert kept is not None
     assert kept.secret == Secret("CANARY-kept")
+    assert await alone.approval_input("acme", "apr_1") == {"body": "CANARY-input"}
     await alone.close()
 
 

@@ -207,6 +207,40 @@ class Session:
     revoked_at: int | None = None
 
 
+class ApprovalStatus(StrEnum):
+    """Of one call that may be made only with somebody's yes."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    DENIED = "denied"
+    USED = "used"  # the call was made
+    EXPIRED = "expired"  # not given, or not used, in time
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A yes that is asked for. It is good once, for the very call that its `fingerprint` is of.
+
+    `approver` is who may give it: `operator` or `user`. Until `expires_at` it may be given, and then used.
+    `decided_by` is the agent whose key gave or refused it.
+    """
+
+    id: str
+    tenant: str
+    agent: str
+    session: str | None
+    user: str
+    account: str
+    tool: str
+    fingerprint: str
+    approver: str
+    status: ApprovalStatus
+    created_at: int
+    expires_at: int
+    decided_at: int | None = None
+    decided_by: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """The authenticated identity behind a request.

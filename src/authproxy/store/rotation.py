@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from authproxy.core.errors import KeyMissing
 from authproxy.core.model import Environment
+from authproxy.store.approvals import cell_name as approval_cell
 from authproxy.store.base import Backend, Row, Transaction
 from authproxy.store.connections import cell_name as connection_cell
 from authproxy.store.flows import cell_name as flow_cell
@@ -129,5 +130,7 @@ class Rotation:
                 return connection_cell(row, column)
             case "flows":
                 return flow_cell(row, column)
+            case "approvals":
+                return approval_cell(row)
             case _:
                 return revocation_cell(row)

@@ -18,6 +18,7 @@ SEALED: Final = (
     ("flows", "verifier"),
     ("flows", "held"),
     ("revocations", "tokens"),
+    ("approvals", "input"),
 )
 """Every column that holds sealed bytes; a test holds this against the tables (E02)."""
 
@@ -225,7 +226,32 @@ _SESSIONS: Final = (
     "CREATE INDEX sessions_expiry ON sessions (expires_at)",
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _UPKEEP, _SESSIONS)
+_APPROVALS: Final = (
+    """CREATE TABLE approvals (
+        id {text} PRIMARY KEY,
+        tenant {text} NOT NULL,
+        agent {text} NOT NULL,
+        session {text},
+        user_id {text} NOT NULL,
+        account {text} NOT NULL,
+        tool {text} NOT NULL,
+        fingerprint {text} NOT NULL,
+        approver {text} NOT NULL,
+        status {text} NOT NULL,
+        input {bytes},
+        created_at {int} NOT NULL,
+        expires_at {int} NOT NULL,
+        decided_at {int},
+        decided_by {text}
+    ){strict}""",
+    """CREATE UNIQUE INDEX approvals_open ON approvals (tenant, fingerprint)
+        WHERE status IN ('pending', 'approved', 'denied')""",
+    "CREATE INDEX approvals_tenant ON approvals (tenant, id)",
+    "CREATE INDEX approvals_pending ON approvals (tenant, agent) WHERE status = 'pending'",
+    "CREATE INDEX approvals_expiry ON approvals (expires_at) WHERE status IN ('pending', 'approved', 'denied')",
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _UPKEEP, _SESSIONS, _APPROVALS)
 """Migration n brings a store from schema n to schema n + 1."""
 
 

@@ -9,6 +9,7 @@ from typing import Self
 from authproxy.core.errors import KeyMissing, StoreUnavailable
 from authproxy.core.model import ConnectionKey, Environment, Event
 from authproxy.store.agents import Agents
+from authproxy.store.approvals import Approvals
 from authproxy.store.base import Backend, Check, Transaction
 from authproxy.store.claims import Claims
 from authproxy.store.connections import Connections
@@ -48,7 +49,17 @@ def _is_postgres(url: str) -> bool:
 
 
 class Vault(
-    Connections, Flows, Agents, Sessions, Keepsakes, Claims, Upkeep, Deliveries, Revocations, Rotation
+    Connections,
+    Flows,
+    Agents,
+    Sessions,
+    Approvals,
+    Keepsakes,
+    Claims,
+    Upkeep,
+    Deliveries,
+    Revocations,
+    Rotation,
 ):
     """One open store.
 
