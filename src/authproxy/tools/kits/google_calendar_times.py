@@ -94,7 +94,8 @@ def demand_order(start: date | datetime, end: date | datetime, where: tzinfo) ->
             "The start and the end must both be times, or both be dates (an all-day event).", hint=_HINT
         )
     if at(end, where) <= at(start, where):
-        raise bad_input("The event must end after it starts.")
+        times = f"it would start {start.isoformat()} and end {end.isoformat()}"
+        raise bad_input(f"The event must end after it starts; {times}.")
 
 
 def day(text: str, name: str) -> date:

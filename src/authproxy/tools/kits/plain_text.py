@@ -96,7 +96,7 @@ class _Reader(HTMLParser):
             self._line()
             self._write("- ")
         elif tag in {"td", "th"}:
-            self._write(" ")
+            self._space()
         elif tag == "a":
             self._end_link()
             self._link = (given.get("href") or "", len(self.out))

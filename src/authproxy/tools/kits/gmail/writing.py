@@ -38,12 +38,13 @@ _SHAPE = (
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A file in a message. One with `content_id` is a picture inside the HTML."""
+    """A file in a message. With `content_id` it is a picture in the HTML; `charset` is that of a text, if known."""
 
     filename: str
     mime_type: str
     data: bytes = field(repr=False)
     content_id: str = ""
+    charset: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,8 @@ def _file(attachment: Attachment) -> Message:
     disposition = "inline" if attachment.content_id else "attachment"
     part.add_header("Content-Disposition", disposition, filename=attachment.filename)
     part.set_param("name", attachment.filename)
+    if attachment.charset:
+        part.set_param("charset", attachment.charset)
     if attachment.content_id:
         part["Content-ID"] = f"<{attachment.content_id}>"
     return part
@@ -215,9 +218,9 @@ def _attachment(given: Json) -> Attachment:
         data = _bytes(encoded, filename)
     else:
         raise bad_input("an attachment needs exactly one of content_base64 and text", hint=_SHAPE)
-    return Attachment(
-        safe_filename(filename), _mime_type(given.get("mime_type"), filename, is_text=text is not None), data
-    )
+    mime_type = _mime_type(given.get("mime_type"), filename, is_text=text is not None)
+    charset = "utf-8" if text is not None and mime_type.startswith("text/") else ""
+    return Attachment(safe_filename(filename), mime_type, data, charset=charset)
 
 
 def _bytes(encoded: str, filename: str) -> bytes:
