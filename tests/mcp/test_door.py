@@ -170,6 +170,16 @@ async def test_messages_are_bounded_in_size(start: Start) -> None:
     assert b" 413 " in await asyncio.to_thread(chunked)
 
 
+async def test_messages_are_bounded_in_what_they_hold(place: Place) -> None:
+    """Very many values cost fifty times their bytes; a long text that looks like them does not."""
+    mine = {**OLDER, "X_User_ID": "alice"}
+    many = {**CALL, "params": {"name": TOOL, "arguments": {"owner": [[]] * 200_000, "repo": "x"}}}
+    assert problem(await place.post(many, **mine)) == (400, "bad_request", "values")
+    text = {**CALL, "params": {"name": TOOL, "arguments": {"owner": '[{,"' * 200_000, "repo": "x"}}}
+    status, _, said = await place.post(text, **mine)
+    assert (status, said["result"]["isError"]) == (200, True)
+
+
 async def test_a_message_that_drips_is_given_up(start: Start) -> None:
     place = await start(patience=0.2)
 

@@ -16,8 +16,6 @@ from authproxy.control.panel import Control
 from authproxy.core import message
 from authproxy.core.config import Config
 from authproxy.core.errors import (
-    BadRequest,
-    BodyTooLarge,
     Internal,
     NotFound,
     Overloaded,
@@ -25,8 +23,9 @@ from authproxy.core.errors import (
 )
 from authproxy.core.model import EMPTY, Caller
 from authproxy.faces import mcp_asgi
+from authproxy.faces.bodies import PATIENCE, Bodies
 from authproxy.faces.edge import REQUEST_ID
-from authproxy.faces.inquiry import Inquiries
+from authproxy.faces.inquiry import Inquiries, demand_json
 from authproxy.faces.mcp_visit import (
     LISTENED,
     SESSION_HEADER,
@@ -45,10 +44,6 @@ log = structlog.get_logger()
 
 MAX_REQUESTS = 256
 """Of one agent at once; each holds a connection."""
-HELD = 8
-"""Times the largest message: what all messages that are being read may hold together."""
-PATIENCE = 30.0
-"""Seconds that a message may take to come."""
 TELLING = 0.5
 """Seconds of the listener's last ones in which calls that have not ended are told so."""
 INSTALL = "MCP needs the official SDK: pip install 'authproxy[mcp]' where authproxy runs, and start it again"
@@ -70,12 +65,11 @@ class Mcp:
         self._inquiries = inquiries
         self._control = control
         self._config = config
-        self._patience = patience
+        self._bodies = Bodies(self._most, patience=patience)
         self._timing = timing
         self._service: Service | None = None
         self._running: asyncio.Task[None] | None = None
         self._loading = asyncio.Lock()
-        self._held = 0
         self._requests: Counter[tuple[str, str]] = Counter()
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
@@ -92,24 +86,27 @@ class Mcp:
         """One message of a client, and what comes of it."""
         caller = await self._inquiries.caller(request)
         user = self._user(request, caller)
-        if request.content_type != "application/json":
-            raise BadRequest("Send Content-Type: application/json", reason="content_type")
+        demand_json(request)
         if self._inquiries.closing.is_set():
             raise Overloaded("authproxy is shutting down", reason="draining")
-        with self._counted(caller), self._holding() as hold:
+        with self._counted(caller):
             service = await self._loaded()
-            body = await self._body(request, hold)
-            about = said(body)
-            visit = self._visit(request, caller, user)
-            if about.method == "notifications/cancelled":
-                service.cancel(visit, about.params.get("requestId"))
-            return await mcp_asgi.answer(
-                service.application,
-                request,
-                body,
-                state={VISIT: visit},
-                decorate=_with_session(about) if about.method == "initialize" else _plain,
-            )
+            async with self._bodies.held(request) as body:
+                return await self._handed_on(service, request, body, self._visit(request, caller, user))
+
+    async def _handed_on(
+        self, service: Service, request: web.Request, body: bytes, visit: Visit
+    ) -> web.StreamResponse:
+        about = said(body)
+        if about.method == "notifications/cancelled":
+            service.cancel(visit, about.params.get("requestId"))
+        return await mcp_asgi.answer(
+            service.application,
+            request,
+            body,
+            state={VISIT: visit},
+            decorate=_with_session(about) if about.method == "initialize" else _plain,
+        )
 
     def _visit(self, request: web.Request, caller: Caller, user: str | None) -> Visit:
         session = request.headers.get(SESSION_HEADER)
@@ -148,45 +145,9 @@ class Mcp:
             if not self._requests[who]:
                 del self._requests[who]
 
-    @contextmanager
-    def _holding(self) -> Iterator[Callable[[int], None]]:
-        """Counts the bytes of messages that are held at once: raises Overloaded where they are too many."""
-        own = 0
-
-        def hold(size: int) -> None:
-            nonlocal own
-            own += size
-            self._held += size
-            if self._held > HELD * self._most:
-                raise Overloaded("Too much is being sent at once", reason="messages")
-
-        try:
-            yield hold
-        finally:
-            self._held -= own
-
-    @property
     def _most(self) -> int:
         """Bytes of a message: a tool's input, and what is around it."""
         return self._config().tools.max_input + LISTENED
-
-    async def _body(self, request: web.Request, hold: Callable[[int], None]) -> bytes:
-        """The whole message, bounded in size, in time, and together with all others that are under way."""
-        most = self._most
-        too_large = BodyTooLarge(f"The message is over {most} bytes")
-        if (request.content_length or 0) > most:
-            raise too_large
-        read = bytearray()
-        try:
-            async with asyncio.timeout(self._patience):
-                async for chunk in request.content.iter_any():
-                    hold(len(chunk))
-                    read += chunk
-                    if len(read) > most:
-                        raise too_large
-        except TimeoutError:
-            raise BadRequest("The request body did not come in time", reason="slow", status=408) from None
-        return bytes(read)
 
     async def _loaded(self) -> Service:
         """The SDK's server, running. Importing it takes the better part of a second, beside the loop."""
@@ -212,7 +173,7 @@ class Mcp:
             self._control,
             closing=self._inquiries.closing,
             grace=max(0.0, self._config().timeouts.shutdown - TELLING),
-            max_message=self._most,
+            max_message=self._most(),
             **self._timing,
         )
 

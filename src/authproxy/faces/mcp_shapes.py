@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from mcp import types
 
 from authproxy.control.consent import Authorization, ending
+from authproxy.control.tool_views import input_schema
 from authproxy.core.errors import Refusal
 from authproxy.core.model import FlowStatus
 from authproxy.tools.failures import PERHAPS
-from authproxy.tools.tool import MISSING, Json, Kind, Parameter, Tool, ToolError
+from authproxy.tools.tool import Json, Kind, Tool, ToolError
 
-_TYPES: Mapping[str, Mapping[str, Any]] = {
-    "string": {"type": "string"},
-    "integer": {"type": "integer"},
-    "number": {"type": "number"},
-    "boolean": {"type": "boolean"},
-    "json": {"type": "object"},
-}
 INSTRUCTIONS = (
     "These tools act on the accounts of one user at outside services. A result that has an authorization_url means "
     "that the user must agree first: show them exactly that link, never open it yourself, and call the tool again "
@@ -45,7 +38,7 @@ def shown(tool: Tool) -> types.Tool:
         name=mcp_name(tool),
         title=tool.qualified_name,
         description=tool.description,
-        input_schema=schema(tool),
+        input_schema=input_schema(tool),
         annotations=types.ToolAnnotations(
             title=tool.qualified_name,
             read_only_hint=marks.read_only,
@@ -54,29 +47,6 @@ def shown(tool: Tool) -> types.Tool:
             open_world_hint=True,
         ),
     )
-
-
-def schema(tool: Tool) -> dict[str, Any]:
-    """The parameters as a JSON Schema."""
-    return {
-        "type": "object",
-        "properties": {one.name: _property(one) for one in tool.parameters},
-        "required": [one.name for one in tool.parameters if one.required],
-        "additionalProperties": False,
-    }
-
-
-def _property(one: Parameter) -> dict[str, Any]:
-    choice: dict[str, Any] = {"enum": list(one.enum)} if one.enum else {}
-    if one.type == "array":
-        found: dict[str, Any] = {"type": "array", "items": {**_TYPES[one.items or "json"], **choice}}
-    else:
-        found = {**_TYPES[one.type], **choice}
-    if one.description:
-        found["description"] = one.description
-    if one.default is not MISSING:
-        found["default"] = one.default
-    return found
 
 
 def succeeded(value: Json) -> types.CallToolResult:
