@@ -460,6 +460,9 @@ async def test_send_draft_email(house: House) -> None:
     assert house.seen[0].json == {"id": "r-1"}
     error = await house.error("Gmail.SendDraftEmail", email_id="m1")
     assert (error.kind, "ListDraftEmails" in error.message) == (Kind.NOT_FOUND, True)
+    house.answer("POST", f"{ME}/drafts/send", Reply(403, {"error": {"message": "Insufficient Permission"}}))
+    error = await house.error("Gmail.SendDraftEmail", email_id="r-1")
+    assert (error.kind, "gmail.compose" in (error.hint or "")) == (Kind.AUTH_ERROR, True)
 
 
 async def test_delete_draft_email(house: House) -> None:

@@ -444,7 +444,7 @@ async def test_find_time_slots() -> None:
             "/calendar/v3/freeBusy",
             {
                 "calendars": {
-                    "primary": {"busy": busy},
+                    "alice@example.com": {"busy": busy},
                     "bob@x.example": {
                         "busy": [{"start": "2026-03-27T10:45:00Z", "end": "2026-03-27T11:30:00Z"}]
                     },
@@ -490,7 +490,7 @@ async def test_find_time_slots() -> None:
             "timeMin": "2026-03-27T00:00:00+01:00",
             "timeMax": "2026-03-30T00:00:00+02:00",
             "timeZone": "Europe/Berlin",
-            "items": [{"id": "primary"}, {"id": "bob@x.example"}, {"id": "carol@x.example"}],
+            "items": [{"id": "alice@example.com"}, {"id": "bob@x.example"}, {"id": "carol@x.example"}],
         }
         for wrong in (
             {"start_date": "2026-03-20", "end_date": "2026-03-21"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Any
 
@@ -95,7 +95,8 @@ async def find_time_slots_when_everyone_is_free(call: Call) -> Json:
         datetime.combine(last + timedelta(days=1), time(), where),
     )
     others = [one for one in people if one.casefold() != str(own.get("id", "")).casefold()]
-    busy, unseen = await _busy(call, start, end, others, zone_name)
+    ids = [str(own.get("id") or PRIMARY), *others]
+    busy, unseen = await _busy(call, start, end, ids, zone_name)
     windows = _windows(first, last, opens, closes, where, now)
     slots = [slot for window in windows for slot in gaps(window, busy)]
     shown = [_slot(*slot) for slot in slots[:MOST_SLOTS]]
@@ -128,10 +129,9 @@ def _days(call: Call, today: date) -> tuple[date, date]:
 
 
 async def _busy(
-    call: Call, start: datetime, end: datetime, others: Iterable[str], zone_name: str
+    call: Call, start: datetime, end: datetime, ids: Sequence[str], zone_name: str
 ) -> tuple[list[tuple[datetime, datetime]], list[str]]:
     """When anybody is busy, merged and in order; and whose calendars cannot be seen."""
-    ids = [PRIMARY, *others]
     answer = await call.api.call(
         "POST",
         f"{CALENDAR}/freeBusy",
@@ -148,7 +148,7 @@ async def _busy(
     for one in ids:
         said = calendars.get(one)
         if not isinstance(said, dict) or said.get("errors"):
-            unseen.append("the user's own calendar" if one == PRIMARY else one)
+            unseen.append(one)
             continue
         for period in said.get("busy") or ():
             since, until = (

@@ -15,6 +15,7 @@ from authproxy.tools.tool import bad_input
 MOST = 500
 """Recipients of one message; Gmail refuses more."""
 
+_LONGEST_NAME = 200
 _LONGEST_HEADER = 40_000  # characters that are looked at
 _LOCAL = re.compile(r"[^\s@<>()\[\]\\,;:\"\x00-\x1f\x7f]{1,64}")
 _DOMAIN = re.compile(r"(?:[^\W_]|[^\W_][\w-]{0,61}[^\W_])(?:\.(?:[^\W_]|[^\W_][\w-]{0,61}[^\W_]))+")
@@ -111,7 +112,7 @@ def _read_one(piece: str) -> Address | None:
     plain = decoded(name).strip()
     if len(plain) > 1 and plain[0] == plain[-1] == '"':
         plain = plain[1:-1].replace('\\"', '"').replace("\\\\", "\\")
-    return Address(email, plain.strip().strip('"').strip())
+    return Address(email, plain.strip().strip('"').strip()[:_LONGEST_NAME])
 
 
 def is_email(text: str) -> bool:

@@ -20,6 +20,8 @@ BODY_ALONE = 20_000
 BODY_IN_LIST = 2_000
 """And where many were."""
 
+LONGEST_SUBJECT = 500
+
 SUMMARY_HEADERS = ("From", "To", "Cc", "Bcc", "Reply-To", "Subject", "Date", "Message-ID")
 AUTOMATION_HEADERS = ("List-Unsubscribe", "List-Id", "Auto-Submitted", "Precedence")
 
@@ -223,7 +225,7 @@ def summary_of(message: Json, labels: Mapping[str, str]) -> dict[str, Json]:
     if shape.get("reply_to") == [shape["from"]]:
         del shape["reply_to"]
     ids = [str(one) for one in message.get("labelIds") or ()]
-    shape["subject"] = decoded(headers.get("subject", ""))
+    shape["subject"] = decoded(headers.get("subject", ""))[:LONGEST_SUBJECT]
     shape["snippet"] = one_line(unescape(str(message.get("snippet") or "")))
     shape["labels"] = [labels.get(one, one) for one in ids]
     shape["unread"] = "UNREAD" in ids

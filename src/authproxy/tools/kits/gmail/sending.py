@@ -59,6 +59,10 @@ async def send_draft_email(call: Call) -> Json:
                 "There is no such draft; email_id takes the id of a draft, as ListDraftEmails gives it.",
                 status=404,
             ) from failure
+        if failure.status == 403 and failure.kind is Kind.AUTH_ERROR:
+            # https://developers.google.com/workspace/gmail/api/reference/rest/v1/users.drafts/send: gmail.send is
+            # what this tool lists, and not among the scopes that Google takes here
+            failure.hint = "Gmail sends drafts for grants with gmail.compose, which WriteDraftEmail asks for."
         raise
     return _sent(answer.json, None)
 
