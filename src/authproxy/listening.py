@@ -90,6 +90,7 @@ async def listen_control(
         handle_signals=False,
         shutdown_timeout=timeouts.shutdown,
         keepalive_timeout=timeouts.keepalive,
+        lingering_time=2.0,  # for what is left of a body that was refused unread
         head_time=timeouts.header,
     )
     await runner.setup()

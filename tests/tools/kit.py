@@ -323,6 +323,7 @@ def _config(port: int, control: int, more: Mapping[str, Any]) -> str:
         "providers": providers,
         "routes": {name: {"upstream": here} for name in ROUTES},
         "egress": {"allow": [f"127.0.0.1:{port}"]},
+        "timeouts": {"shutdown": 0.5},
         **more,
     }
     return json.dumps(document)
