@@ -106,25 +106,32 @@ async def test_send_email_refuses_before_it_sends(mailbox: House) -> None:
     assert not mailbox.seen
 
 
+DATA = bytes(range(256)) * 16_000
+LARGE = [{"filename": "x.bin", "content_base64": base64.b64encode(DATA).decode()}]
+
+
 async def test_a_large_email_is_uploaded(mailbox: House) -> None:
     """Gmail takes no large message inside JSON."""
     mailbox.answer("POST", f"/upload{ME}/messages/send", SENT)
-    data = bytes(range(256)) * 16_000
-    await mailbox.value(
-        "Gmail.SendEmail",
-        subject="S",
-        body="B",
-        recipient="b@x.example",
-        attachments=[{"filename": "x.bin", "content_base64": base64.b64encode(data).decode()}],
-    )
+    await mailbox.value("Gmail.SendEmail", subject="S", body="B", recipient="b@x.example", attachments=LARGE)
     (seen,) = mailbox.seen
+    assert (seen.query, seen.headers["content-type"]) == ({"uploadType": "media"}, "message/rfc822")
+    assert next(iter(parsed(seen.body).iter_attachments())).get_content() == DATA
+
+
+async def test_a_large_reply_is_uploaded_with_its_conversation(mailbox: House) -> None:
+    holds(mailbox, ORIGINAL)
+    mailbox.answer("POST", f"/upload{ME}/drafts", {"id": "r-1", "message": {"id": "m9", "threadId": "t9"}})
+    await mailbox.value("Gmail.WriteDraftReplyEmail", reply_to_message_id="m1", body="B", attachments=LARGE)
+    seen = mailbox.seen[-1]
     assert seen.query == {"uploadType": "multipart"}
+    _head, content = seen.body.split(b"Content-Type: message/rfc822\r\n\r\n")
     related = parsed(b"Content-Type: " + seen.headers["content-type"].encode() + b"\r\n\r\n" + seen.body)
-    first, second = related.iter_parts()
-    assert (first.get_content_type(), json.loads(first.get_payload())) == ("application/json", {})
-    assert second.get_content_type() == "message/rfc822"
-    mail = parsed(seen.body.partition(b"Content-Type: message/rfc822\r\n\r\n")[2].rpartition(b"\r\n--=_")[0])
-    assert next(iter(mail.iter_attachments())).get_content() == data
+    first, _second = related.iter_parts()
+    assert first.get_content_type() == "application/json"
+    assert json.loads(first.get_payload()) == {"message": {"threadId": "t9"}}
+    mail = parsed(content.rpartition(b"\r\n--=_")[0])
+    assert next(iter(mail.iter_attachments())).get_content() == DATA
 
 
 ORIGINAL = message(

@@ -116,6 +116,11 @@ async def transmit(
     if len(content) < UPLOAD_FROM:
         about["raw"] = base64url(content)
         return await call.api.call(method, path, json={"message": about} if draft else about)
+    if not thread:
+        query = {"uploadType": "media"}
+        return await call.api.call(
+            method, f"/upload{path}", query=query, body=content, content_type="message/rfc822"
+        )
     head = json.dumps({"message": about} if draft else about).encode()
     mark = b"=_" + sha256(content).hexdigest()[:40].encode()
     body = b"".join(
