@@ -22,10 +22,12 @@ from authproxy.callers.api_key import ApiKeys
 from authproxy.callers.desk import Desk, Kind
 from authproxy.callers.loopback import Loopback
 from authproxy.control.agents import Agents
+from authproxy.control.approvals import Approvals
 from authproxy.control.connections import Connections
 from authproxy.control.consent import Consent
 from authproxy.control.panel import Control
 from authproxy.control.sessions import Sessions
+from authproxy.control.tool_policy import ToolPolicy
 from authproxy.control.tools import Tools
 from authproxy.control.trail import Audit
 from authproxy.control.watch import Watch
@@ -34,15 +36,10 @@ from authproxy.core.config import CallerChoice, Config
 from authproxy.core.errors import ProviderMisconfigured, StoreUnavailable
 from authproxy.core.model import DEFAULT_TENANT, Event
 from authproxy.core.routes import RouteTable
+from authproxy.doors import doors
 from authproxy.egress import EgressGuard, GuardedResolver
-from authproxy.faces.api import Api
-from authproxy.faces.connect import Connect
 from authproxy.faces.edge import Names
-from authproxy.faces.health import Health
 from authproxy.faces.inquiry import Inquiries
-from authproxy.faces.mcp import Mcp
-from authproxy.faces.sessions import Sessions as SessionsFace
-from authproxy.faces.tools import Tools as ToolsFace
 from authproxy.listening import Handed, listen_control, listen_data
 from authproxy.metrics import Metrics
 from authproxy.proxy.inner import Inner
@@ -202,18 +199,7 @@ class App:
         """Serve the control plane; returns the port that was bound."""
         self._data()  # what tools send goes through it, and it closes after this listener
         inquiries = Inquiries(self.desk, self.names)
-        api = Api(self.control, inquiries)
-        connect = Connect(
-            self.flows,
-            public_url=self.config.public_url,
-            cookie_life=self.config.flows.lifetime,
-            clock=self.clock,
-        )
-        sessions = SessionsFace(self.control, inquiries)
-        mcp = Mcp(inquiries, self.control, lambda: self.config)
-        self._stack.push_async_callback(mcp.end)
-        routes = [*api.routes(), *sessions.routes(), *connect.routes(), *Health(self.control).routes()]
-        routes += [*mcp.routes(), *ToolsFace(self.control, inquiries, lambda: self.config.tools).routes()]
+        routes = doors(self.control, self.flows, inquiries, lambda: self.config, self._stack)
         bound = await listen_control(routes, self.names, address, self.config, self._stack, self.handed)
         self._inquiries = inquiries
         return self._bound(bound)
@@ -352,6 +338,7 @@ class App:
         return Consent(self.flows, self.vault, self.registrations, route_scopes=scopes)
 
     def _control(self) -> Control:
+        approvals = Approvals(self.vault, life=lambda: self.config.tools.approval_ttl, clock=self.clock)
         return Control(
             consent=self._consent(),
             connections=Connections(self.vault, self.grants, clock=self.clock),
@@ -365,7 +352,8 @@ class App:
                 metrics=self.metrics,
                 clock=self.clock,
             ),
-            tools=self._tools(),
+            tools=self._tools(approvals),
+            approvals=approvals,
             audit=Audit(self.vault, self.trail),
             metrics=self.metrics,
             vault=self.vault,
@@ -373,7 +361,7 @@ class App:
             clock=self.clock,
         )
 
-    def _tools(self) -> Tools:
+    def _tools(self, approvals: Approvals) -> Tools:
         limits = lambda: self.config.tools  # noqa: E731 - asked with every call
         return Tools(
             toolbox,
@@ -385,6 +373,7 @@ class App:
             vault=self.vault,
             trail=self.trail,
             metrics=self.metrics,
+            gates=[ToolPolicy(limits, approvals)],
             clock=self.clock,
         )
 
@@ -414,6 +403,7 @@ class App:
             try:
                 await self.flows.sweep()
                 await self.vault.sweep_sessions(int(self.clock()))
+                await self.vault.sweep_approvals(int(self.clock()))
             except StoreUnavailable as error:
                 log.warning("flows_not_swept", reason=error.reason)
             await asyncio.sleep(SWEEP)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from authproxy.control.agents import Agents
+from authproxy.control.approvals import Approvals
 from authproxy.control.connections import Connections
 from authproxy.control.consent import Consent
 from authproxy.control.sessions import Sessions
@@ -28,6 +29,7 @@ class Control:
     agents: Agents
     sessions: Sessions
     tools: Tools
+    approvals: Approvals
     audit: Audit
     metrics: Metrics
     vault: Vault

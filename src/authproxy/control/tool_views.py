@@ -85,19 +85,20 @@ def input_schema(tool: Tool) -> dict[str, Any]:
 
 def execution(outcome: Outcome) -> dict[str, Any]:
     """The fields of arcadepy's ExecuteToolResponse. There is no token in it, whatever happens."""
-    authorization = outcome.authorization
+    authorization, failure = outcome.authorization, outcome.error
+    waits = failure is not None and failure.code == "approval_required"
     return {
         "id": outcome.id,
         "execution_id": outcome.id,
         "execution_type": "immediate",
-        "status": "success" if outcome.success else "failed",
+        "status": "success" if outcome.success else "waiting" if waits else "failed",
         "success": outcome.success,
         "duration": round(outcome.seconds * 1000, 1),
         "run_at": _instant(outcome.started),
         "finished_at": _instant(outcome.finished),
         "output": {
             "value": outcome.value,
-            "error": None if outcome.error is None else error(outcome.error),
+            "error": None if failure is None else error(failure),
             "authorization": None if authorization is None else views.authorization(authorization),
             "logs": [],
         },
@@ -105,8 +106,11 @@ def execution(outcome: Outcome) -> dict[str, Any]:
 
 
 def error(one: ToolError) -> dict[str, Any]:
-    """The fields of arcadepy's OutputError. `extra` has authproxy's own code, and the link for the user."""
-    extra = {"code": one.code, "connect_url": one.connect_url}
+    """The fields of arcadepy's OutputError. `extra` has authproxy's own code, the link for the user, and the approval
+    that the call waits for."""
+    extra = {"code": one.code, "connect_url": one.connect_url, "approval": one.approval}
+    if one.approval is not None:
+        extra["status_url"] = f"/v1/approvals/{one.approval}"
     return {
         "kind": str(one.kind),
         "message": one.message,

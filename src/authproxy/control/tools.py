@@ -34,7 +34,8 @@ CANCELLED = "cancelled"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One call, as a gate sees it: who wants what done for whom. `input` is checked."""
+    """One call, as a gate sees it: who wants what done for whom. `input` is checked; `patience` is how many seconds
+    the caller would wait for somebody's yes."""
 
     call: str
     caller: Caller
@@ -42,6 +43,7 @@ class Asked:
     account: str
     tool: Tool
     input: Input
+    patience: float = 0.0
 
 
 class Gate(Protocol):
@@ -246,6 +248,7 @@ class Tools:
         given: Mapping[str, Any],
         *,
         account: str = DEFAULT_ACCOUNT,
+        patience: float = 0.0,
     ) -> Outcome:
         """Call a tool that `get` gave, for `user`. What the tool, its provider or a rule says against it is in the
         outcome; a refusal is raised where the caller has no business to ask at all. Exactly one record is written."""
@@ -260,7 +263,7 @@ class Tools:
                 raise BadRequest(f"account must be {NAME_RULE}", reason="account")
             api = self._api(outcome, caller, account)
             outcome.requests = api.requests
-            await self._run(api, given, outcome)
+            await self._run(api, given, outcome, patience)
             ending = "success" if outcome.error is None else str(outcome.error.kind)
             code = None if outcome.error is None else outcome.error.code
         except Refusal as refusal:
@@ -285,7 +288,7 @@ class Tools:
             )
         )
 
-    async def _run(self, api: WalkApi, given: Mapping[str, Any], outcome: Outcome) -> None:
+    async def _run(self, api: WalkApi, given: Mapping[str, Any], outcome: Outcome, patience: float) -> None:
         errand, most = api.errand, self._limits().max_calls
         if self._active >= most:
             raise Overloaded(f"{most} calls of tools are under way", reason="tools")
@@ -298,6 +301,7 @@ class Tools:
                 account=errand.account,
                 tool=errand.tool,
                 input=self._runner.check(errand.tool, given),
+                patience=patience,
             )
             for gate in self.gates:
                 asked = replace(asked, input=await gate.before(asked))

@@ -8,7 +8,7 @@ from typing import Any
 from authproxy.control.consent import Authorization
 from authproxy.control.explain import Explanation
 from authproxy.control.watch import Seen
-from authproxy.core.model import AgentKey, Connection, FlowStatus, Session, State
+from authproxy.core.model import AgentKey, Approval, Connection, FlowStatus, Session, State
 
 # The public client knows four words; the others are told in `reason` and `detail`.
 _CLIENT_STATUS: Mapping[FlowStatus, str] = {
@@ -111,6 +111,24 @@ def session(one: Session, now: float) -> dict[str, Any]:
         "renewable_until": one.renewable_until,
         "revoked_at": one.revoked_at,
         "minted_by": one.minted_by,
+    }
+
+
+def approval(one: Approval) -> dict[str, Any]:
+    """A yes that is asked for, without what it is asked for."""
+    return {
+        "id": one.id,
+        "status": str(one.status),
+        "approver": one.approver,
+        "tool": one.tool,
+        "user_id": one.user,
+        "account": one.account,
+        "agent": one.agent,
+        "session": one.session,
+        "created_at": one.created_at,
+        "expires_at": one.expires_at,
+        "decided_at": one.decided_at,
+        "decided_by": one.decided_by,
     }
 
 

@@ -69,6 +69,8 @@ def party(kind: str, data: Mapping[str, Any]) -> Party:
             if verdict == "misconfigured":
                 return Party.OPERATOR
             return Party.USER if verdict == "dead" else Party.PROVIDER
+        case "approval.requested":
+            return Party.OPERATOR if data.get("approver") == "operator" else Party.USER
         case "connection.revocation":
             return Party.USER if data.get("revoked_upstream") in ("failed", "unsupported") else Party.NOBODY
         case _:

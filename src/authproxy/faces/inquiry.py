@@ -15,7 +15,7 @@ from authproxy.core.errors import BadRequest, CallerUnknown, Overloaded
 from authproxy.core.model import Caller
 from authproxy.faces.edge import Names, is_local
 
-Answer = Mapping[str, Any] | None
+Answer = Mapping[str, Any] | web.StreamResponse | None
 Method = Callable[[web.Request, Caller], Awaitable[Answer]]
 T = TypeVar("T")
 
@@ -49,6 +49,8 @@ class Inquiries:
             answer = await method(request, await self.caller(request))
             if answer is None:
                 return web.Response(status=204)
+            if isinstance(answer, web.StreamResponse):
+                return answer
             return web.json_response(answer)
 
         return handler

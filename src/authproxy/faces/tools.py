@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from authproxy.control import tool_views, views
+from authproxy.control.consent import MAX_WAIT
 from authproxy.control.panel import Control
 from authproxy.core.errors import BadRequest, NotFound
 from authproxy.core.model import DEFAULT_ACCOUNT, Caller
@@ -28,6 +30,7 @@ from authproxy.faces.inquiry import (
 )
 from authproxy.tools.tool import Tool
 
+_WAIT = re.compile(r"wait=([0-9]{1,9})", re.IGNORECASE).fullmatch
 SOON = 60.0
 """Seconds ahead of our clock that a `run_at` may be and still mean now."""
 
@@ -94,8 +97,14 @@ class Tools:
             text_in(body, "user_id"),
             object_in(body, "input", missing={}),
             account=text_in(body, "account") or DEFAULT_ACCOUNT,
+            patience=_patience(request),
         )
-        return tool_views.execution(outcome)
+        said = tool_views.execution(outcome)
+        if outcome.error is None or outcome.error.code != "approval_required":
+            return said
+        # Nothing was refused and nothing done: RFC 9110 section 15.3.3.
+        place = {"Location": f"/v1/approvals/{outcome.error.approval}"}
+        return web.json_response(said, status=202, headers=place)
 
     async def list_scheduled(self, request: web.Request, _caller: Caller) -> Answer:
         """Nothing is ever scheduled; the public client may look all the same."""
@@ -156,6 +165,12 @@ def _format(name: str) -> str:
     if name not in tool_views.FORMATS:
         raise BadRequest(f"A format must be one of {', '.join(tool_views.FORMATS)}", reason="format")
     return name
+
+
+def _patience(request: web.Request) -> float:
+    """Seconds that the caller would wait for somebody's yes: `Prefer: wait=30` (RFC 7240 section 4.3)."""
+    found = [_WAIT(word.strip()) for one in request.headers.getall("Prefer", []) for word in one.split(",")]
+    return min([MAX_WAIT, *(float(one[1]) for one in found if one is not None)]) if any(found) else 0.0
 
 
 def _demand_now(run_at: str | None) -> None:

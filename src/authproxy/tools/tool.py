@@ -147,6 +147,7 @@ class ToolError(Exception):
         status: int | None = None,
         code: str | None = None,
         connect_url: str | None = None,
+        approval: str | None = None,
     ) -> None:
         super().__init__(message)
         self.kind = kind
@@ -158,6 +159,7 @@ class ToolError(Exception):
         self.status = status
         self.code = code  # authproxy's own, where it refused
         self.connect_url = connect_url
+        self.approval = approval  # the id of the one that the call waits for
 
 
 def bad_input(message: str, *, hint: str | None = None) -> ToolError:
