@@ -75,6 +75,14 @@ async def test_list_emails(house: House) -> None:
     assert house.seen[1].queries == {"format": ["metadata"], "metadataHeaders": METADATA}
 
 
+async def test_what_went_away_meanwhile_is_left_out(house: House) -> None:
+    house.answer("GET", f"{ME}/messages", listed("gone", "m1"))
+    holds(house, message("m1"))
+    assert [one["id"] for one in (await house.value("Gmail.ListEmails"))["emails"]] == ["m1"]
+    house.answer("GET", f"{ME}/messages/gone", Reply(500, {}))
+    assert (await house.error("Gmail.ListEmails")).kind is Kind.SERVER_ERROR
+
+
 async def test_list_emails_of_an_empty_mailbox(house: House) -> None:
     house.answer("GET", f"{ME}/messages", {"resultSizeEstimate": 0})
     assert await house.value("Gmail.ListEmails") == {"emails": []}

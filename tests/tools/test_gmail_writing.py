@@ -219,6 +219,14 @@ async def test_reply_without_settings_knows_oneself_by_the_profile(mailbox: Hous
     assert "alice@example.com" not in [one.lower() for one in addresses(mail_of(mailbox.seen[-1]), "To")]
 
 
+async def test_reply_to_an_address_in_another_script(mailbox: House) -> None:
+    holds(mailbox, message("m1", From="Jörg <joerg@bücher.example>"), message("m2", From="jörg@x.example"))
+    await mailbox.value("Gmail.ReplyToEmail", reply_to_message_id="m1", body="x")
+    assert addresses(mail_of(mailbox.seen[-1]), "To") == ["joerg@xn--bcher-kva.example"]
+    error = await mailbox.error("Gmail.ReplyToEmail", reply_to_message_id="m2", body="x")
+    assert error.kind is Kind.BAD_INPUT
+
+
 async def test_reply_needs_somebody(mailbox: House) -> None:
     holds(mailbox, message("m1", From="nobody", To=""))
     error = await mailbox.error("Gmail.ReplyToEmail", reply_to_message_id="m1", body="x")

@@ -144,7 +144,7 @@ def given(values: str | Iterable[str] | None, parameter: str) -> list[Address]:
                     f"{parameter} has a value that is no e-mail address: {piece[:80]!r}",
                     hint="Write addresses as name@example.com or Name <name@example.com>.",
                 )
-            found.append(_ascii(address))
+            found.append(sendable(address))
     if len(found) > MOST:
         raise bad_input(f"{parameter} names {len(found)} addresses; a message takes at most {MOST}")
     return found
@@ -158,8 +158,11 @@ def _is_whole(piece: str) -> bool:
     return is_email(piece)
 
 
-def _ascii(address: Address) -> Address:
-    """As it goes over the wire: the domain as IDNA. A local part in another script would need SMTPUTF8 all the way."""
+def sendable(address: Address) -> Address:
+    """As it goes over the wire: the domain as IDNA.
+
+    Raises ToolError for a local part in another script, which would need SMTPUTF8 all the way.
+    """
     local, _at, domain = address.email.rpartition("@")
     try:
         if local.isascii():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator, Mapping
 from email.message import Message
@@ -10,7 +11,7 @@ from email.policy import compat32
 from typing import Any
 
 from authproxy.tools.kits.gmail.addresses import given, without
-from authproxy.tools.kits.gmail.mailbox import ME, most, objects
+from authproxy.tools.kits.gmail.mailbox import ME, most, read_listed
 from authproxy.tools.kits.gmail.reading import from_base64url, split_quote, summary_of, text_of
 from authproxy.tools.kits.gmail.replying import reply_of
 from authproxy.tools.kits.gmail.sending import new_message, transmit
@@ -25,7 +26,6 @@ from authproxy.tools.kits.gmail.writing import (
     mailboxes,
     unstructured,
 )
-from authproxy.tools.kits.in_turn import in_turn
 from authproxy.tools.kits.plain_text import from_html
 from authproxy.tools.rows import segment
 from authproxy.tools.tool import Call, Json, Kind, ToolError, bad_input
@@ -69,12 +69,8 @@ async def list_draft_emails(call: Call) -> Json:
         query={"maxResults": most(call, "n_drafts", default=5), "pageToken": call.get("page_token")},
     )
 
-    async def read(one: Mapping[str, Json]) -> Json:
-        found = segment(one.get("id"), "id")
-        return (await call.api.call("GET", f"{ME}/drafts/{found}", query={"format": "metadata"})).json
-
     drafts = []
-    for draft in await in_turn(objects(answer.json, "drafts"), read):
+    for draft in await read_listed(call, answer.json, "drafts", {"format": "metadata"}):
         summary = summary_of(draft.get("message") or {}, {})
         message_id = summary.pop("id")
         for name in ("from", "labels", "unread"):
@@ -100,21 +96,9 @@ async def update_draft_email(call: Call) -> Json:
     content = from_base64url(str(message.get("raw") or ""))
     if not content:
         raise ToolError(Kind.BAD_OUTPUT, "Gmail did not give the draft's content, so it was left as it is.")
-    changed = BytesParser(policy=compat32).parsebytes(content)
-    if "body" in call.input:
-        changed = _with_body(changed, call.input["body"])
-    for name, value in headers.items():
-        del changed[name]
-        if value:
-            changed[name] = value
-    done = await transmit(
-        call,
-        "PUT",
-        f"{ME}/drafts/{draft}",
-        changed.as_bytes(policy=WIRE),
-        thread=str(message.get("threadId") or ""),
-        draft=True,
-    )
+    changed = await asyncio.to_thread(_changed, content, headers, call.get("body"))
+    thread = str(message.get("threadId") or "")
+    done = await transmit(call, "PUT", f"{ME}/drafts/{draft}", changed, thread=thread, draft=True)
     kept = (done.json or {}).get("message") or {}
     return {
         "draft_id": (done.json or {}).get("id", call.input["draft_email_id"]),
@@ -122,6 +106,18 @@ async def update_draft_email(call: Call) -> Json:
         "thread_id": kept.get("threadId"),
         "changed": sorted(call.input.keys() - {"draft_email_id"}),
     }
+
+
+def _changed(content: bytes, headers: Mapping[str, str], body: str | None) -> bytes:
+    """A draft's content with other headers (an empty one is gone) and, if one is given, another text."""
+    draft = BytesParser(policy=compat32).parsebytes(content)
+    if body is not None:
+        draft = _with_body(draft, body)
+    for name, value in headers.items():
+        del draft[name]
+        if value:
+            draft[name] = value
+    return draft.as_bytes(policy=WIRE)
 
 
 def _headers(call: Call) -> dict[str, str]:

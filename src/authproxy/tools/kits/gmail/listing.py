@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from authproxy.tools.kits.gmail.mailbox import ME, METADATA, most, names_for, objects, read_labels
+from authproxy.tools.kits.gmail.mailbox import (
+    ME,
+    METADATA,
+    most,
+    names_for,
+    objects,
+    read_labels,
+    read_listed,
+)
 from authproxy.tools.kits.gmail.reading import BODY_IN_LIST, is_automated, shaped, summary_of
 from authproxy.tools.kits.gmail.searching import query_of
-from authproxy.tools.kits.in_turn import in_turn
-from authproxy.tools.rows import segment
 from authproxy.tools.tool import Call, Json, bad_input
 
 MOST_LOOKED_AT = 150
@@ -109,8 +115,4 @@ async def _page(
     )
     how: dict[str, Any] = {"format": "full"} if full else {"format": "metadata", "metadataHeaders": METADATA}
 
-    async def read(one: Mapping[str, Json]) -> Json:
-        found = segment(one.get("id"), "id")
-        return (await call.api.call("GET", f"{ME}/messages/{found}", query=how)).json
-
-    return await in_turn(objects(answer.json, "messages"), read), (answer.json or {}).get("nextPageToken")
+    return await read_listed(call, answer.json, "messages", how), (answer.json or {}).get("nextPageToken")

@@ -16,6 +16,7 @@ from authproxy.tools.kits.gmail.reading import (
     parts_of,
     shown_parts,
 )
+from authproxy.tools.kits.in_turn import in_turn
 from authproxy.tools.rows import segment
 from authproxy.tools.tool import Call, Json, Kind, ToolError, bad_input
 
@@ -178,6 +179,24 @@ async def own_addresses(call: Call) -> list[Address]:
         for one in listed
         if is_email(str(one.get("sendAsEmail", "")))
     ]
+
+
+async def read_listed(call: Call, answer: Json, kind: str, query: Mapping[str, Any]) -> list[Json]:
+    """What a list names, each read by its id; what has gone since the list was made is left out.
+
+    `kind` is `messages`, `threads` or `drafts`. A draft that somebody types in gets a new message every few seconds.
+    """
+
+    async def read(one: Mapping[str, Json]) -> Json:
+        path = f"{ME}/{kind}/{segment(one.get('id'), 'id')}"
+        try:
+            return (await call.api.call("GET", path, query=query)).json
+        except ToolError as failure:
+            if failure.status == 404:
+                return None
+            raise
+
+    return [one for one in await in_turn(objects(answer, kind), read) if isinstance(one, dict)]
 
 
 def sent_by_user(message: Json) -> bool:

@@ -7,7 +7,7 @@ import re
 from datetime import UTC, datetime
 from html import escape
 
-from authproxy.tools.kits.gmail.addresses import Address, decoded, given, read, without
+from authproxy.tools.kits.gmail.addresses import Address, decoded, given, read, sendable, without
 from authproxy.tools.kits.gmail.mailbox import own_addresses, read_message, sent_by_user, subject_of
 from authproxy.tools.kits.gmail.reading import body_text, headers_of, html_in, parts_of, sender_of
 from authproxy.tools.kits.gmail.writing import Body, Outgoing, attachments_of, body_of, html_of
@@ -17,9 +17,8 @@ MOST_QUOTED = 100_000
 """Characters of the original that a reply quotes; of a longer one nothing is quoted, as its end would be missing."""
 MOST_REFERENCES = 20
 
-_ID = re.compile(
-    r"<[!-;=?-~]{1,600}>"
-)  # printable ASCII in brackets: whatever a stranger wrote, no header of ours breaks
+# printable ASCII in brackets: whatever a stranger wrote, no header of ours breaks
+_ID = re.compile(r"<[!-;=?-~]{1,600}>")
 _ANSWER = re.compile(r"^\s*(?:re|aw|sv|antw|r|rif|odp)\s*(?:\[\d+\])?\s*:", re.IGNORECASE)
 
 
@@ -62,7 +61,7 @@ async def _recipients(call: Call, original: Json) -> tuple[list[Address], list[A
         others = [] if own_mail else without(read(headers.get("to", "")), own)
         to = without([*to, *others], own) or to
         cc = without(read(headers.get("cc", "")), own, to)
-    to = without(to)
+    to, cc = [sendable(one) for one in without(to)], [sendable(one) for one in cc]
     if not to:
         raise bad_input(
             "This email names nobody whom a reply could go to.", hint="SendEmail takes a recipient."

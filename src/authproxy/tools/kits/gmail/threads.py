@@ -15,12 +15,12 @@ from authproxy.tools.kits.gmail.mailbox import (
     names_for,
     objects,
     read_labels,
+    read_listed,
     subject_of,
     with_long_texts,
 )
 from authproxy.tools.kits.gmail.reading import BODY_ALONE, date_of, headers_of, is_automated, people, shaped
 from authproxy.tools.kits.gmail.searching import query_of
-from authproxy.tools.kits.in_turn import in_turn
 from authproxy.tools.kits.plain_text import one_line
 from authproxy.tools.rows import segment
 from authproxy.tools.tool import Call, Json, bad_input
@@ -88,7 +88,8 @@ async def _threads(call: Call, asked: Mapping[str, Any]) -> Json:
             },
         )
         token = (answer.json or {}).get("nextPageToken")
-        page = await in_turn(objects(answer.json, "threads"), lambda one: _read(call, one))
+        how = {"format": "metadata", "metadataHeaders": METADATA}
+        page = await read_listed(call, answer.json, "threads", how)
         wanted = [one for one in page if not (call.get("exclude_automated") and _is_automated(one))]
         left_out += len(page) - len(wanted)
         kept += wanted
@@ -106,14 +107,6 @@ async def _threads(call: Call, asked: Mapping[str, Any]) -> Json:
         **({"automated_left_out": left_out} if left_out else {}),
         **({"next_page_token": token} if token else {}),
     }
-
-
-async def _read(call: Call, listed: Mapping[str, Json]) -> Json:
-    thread = segment(listed.get("id"), "id")
-    answer = await call.api.call(
-        "GET", f"{ME}/threads/{thread}", query={"format": "metadata", "metadataHeaders": METADATA}
-    )
-    return answer.json
 
 
 def _is_automated(thread: Json) -> bool:
