@@ -8,6 +8,7 @@ from pathlib import Path
 from authproxy.core.errors import every_refusal
 from authproxy.core.strict import settings
 from authproxy.metrics import Metrics
+from authproxy.tools.loading import toolbox
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -46,7 +47,18 @@ def _metrics() -> str:
     return "\n".join(rows)
 
 
-TABLES = {"settings": _settings, "refusals": _refusals, "metrics": _metrics}
+def _tools() -> str:
+    box = toolbox()
+    rows = ["| toolkit | tools | of which only read | route |", "|---|---|---|---|"]
+    for kit in box.kits.values():
+        own = [tool for tool in box if tool.toolkit == kit.name and not tool.hidden]
+        reading = sum(tool.marks.read_only for tool in own)
+        rows.append(f"| `{kit.name}` {kit.version} | {len(own)} | {reading} | `{kit.route}` |")
+    missing = ", ".join(f"`{name}`" for name in box.missing) or "none"
+    return "\n".join([*rows, "", f"Missing of these toolkits: {missing}."])
+
+
+TABLES = {"settings": _settings, "refusals": _refusals, "metrics": _metrics, "tools": _tools}
 
 
 def written(page: str) -> str:
