@@ -87,6 +87,11 @@ COMMANDS: Mapping[str, Entry] = {
         "authproxy sessions create reader --user alice --tool 'Gmail.*:read_only'\n"
         "authproxy sessions list\nauthproxy sessions revoke ses_123",
     ),
+    "approvals": Entry(
+        "approvals",
+        "calls of tools that wait for a yes: list, show, approve or deny them",
+        "authproxy approvals list\nauthproxy approvals show apr_123\nauthproxy approvals approve apr_123",
+    ),
     "audit": Entry(
         "audit",
         "read, search, verify or export the trail",

@@ -90,15 +90,18 @@ def ruling(rules: Sequence[ToolRule], subject: Subject) -> ToolRule | None:
 
 
 def offered(rules: Sequence[ToolRule], subject: Subject) -> bool:
-    """Whether a call of the tool could succeed for some user."""
+    """Whether a call of the tool could succeed: for the subject's user, or for some user where it names none."""
     if not rules:
         return True
     for rule in rules:
-        if _of_tool(rule, subject) and _fits(rule.agents, subject.agent):
-            if rule.effect == "allow":
-                return True
-            if "*" in rule.users:
+        if not (_of_tool(rule, subject) and _fits(rule.agents, subject.agent)):
+            continue
+        certain = "*" in rule.users if subject.user is None else _fits(rule.users, subject.user)
+        if rule.effect == "deny":
+            if certain:
                 return False
+        elif certain or subject.user is None:
+            return True
     return False
 
 
