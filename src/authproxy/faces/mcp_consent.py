@@ -23,11 +23,11 @@ _BEGUN = frozenset(
 
 class Consents:
     """`consent` is asked for each time, since another configuration brings another one. Once `closing` is set nobody
-    is waited for."""
+    is waited for. `patience` is in seconds, for each thing that a person is waited for."""
 
     def __init__(self, consent: Callable[[], Consent], closing: asyncio.Event, *, wait: float = WAIT) -> None:
         self._consent = consent
-        self._wait = wait
+        self.patience = wait
         self._closing = closing
         self._asked: dict[ConnectionKey, tuple[str, str | None]] = {}
 
@@ -53,7 +53,7 @@ class Consents:
     async def end(self, visit: Visit, flow_id: str) -> Authorization:
         """How it stands once it has ended, or the wait has. Raises NotFound for what is not this caller's."""
         consent = self._consent()
-        waiting = asyncio.create_task(consent.wait(visit.caller, flow_id, self._wait))
+        waiting = asyncio.create_task(consent.wait(visit.caller, flow_id, self.patience))
         closing = asyncio.create_task(self._closing.wait())
         try:
             await asyncio.wait((waiting, closing), return_when=asyncio.FIRST_COMPLETED)

@@ -185,7 +185,11 @@ class Service:
         tool = self._tool(visit, params.name)
         for first in (True, False):
             outcome = await self._control.tools.execute(
-                visit.caller, tool, visit.user, params.arguments or {}
+                visit.caller,
+                tool,
+                visit.user,
+                params.arguments or {},
+                patience=self._consents.patience if first else 0.0,
             )
             if outcome.error is None:
                 return shapes.succeeded(outcome.value)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from mcp import types
 
 from authproxy.control.consent import Authorization, ending
+from authproxy.control.tool_views import error as tool_error
 from authproxy.control.tool_views import input_schema
 from authproxy.core.errors import Refusal
 from authproxy.core.model import FlowStatus
@@ -60,16 +60,7 @@ def succeeded(value: Json) -> types.CallToolResult:
 
 def failed(error: ToolError) -> types.CallToolResult:
     """A failure that the model is told, so that it can do better: no protocol error, which many clients hide."""
-    told: dict[str, Any] = {
-        "kind": str(error.kind),
-        "message": error.message,
-        "can_retry": error.can_retry,
-        "retry_after_ms": error.retry_after_ms,
-        "additional_prompt_content": error.hint,
-        "developer_message": error.developer_message,
-        "status_code": error.status,
-    }
-    said, _ = _sayable({key: value for key, value in told.items() if value is not None})
+    said, _ = _sayable({name: value for name, value in tool_error(error).items() if value not in (None, {})})
     words = [said["message"], said.get("additional_prompt_content")]
     return types.CallToolResult(
         content=[_text("\n".join(filter(None, words)))], structured_content={"error": said}, is_error=True
