@@ -39,6 +39,8 @@ NO_END: Final = 3600.0
 """Seconds after which a wait ends that nothing else ends."""
 LATER: Final = 30.0
 """Seconds beyond a link's own end for which its wait goes on: the callback may just be being worked on."""
+AT_LEAST: Final = 0.5
+"""Seconds from one look to the next."""
 TRIES: Final = 3
 PAGE: Final = 100
 
@@ -83,11 +85,11 @@ T = TypeVar("T")
 Steps: TypeAlias = Generator["Call | Pause", "Reply | None", T]
 
 
-def asked(call: Call) -> Steps[dict[str, Any]]:
+def asked(call: Call, tries: int = TRIES) -> Steps[dict[str, Any]]:
     """The JSON object that is answered. What only reads is tried again where nobody answered, or where a short pause
     was asked for; what changes something is sent once. Raises what was refused."""
-    for attempt in range(TRIES):
-        last = call.method != "GET" or attempt == TRIES - 1
+    for attempt in range(tries):
+        last = call.method != "GET" or attempt == tries - 1
         try:
             reply = yield call
             assert reply is not None
@@ -159,24 +161,27 @@ class Talk:
             left = until - self._tick()
             if left <= 0:
                 raise DeadlinePassed(authorization=seen)
+            began, pause = self._tick(), 0.0
             try:
                 seen = yield from self._patiently(seen.id, left)
             except (Unreachable, RetryLater) as fault:
-                yield Pause(min(left, _rest(fault)))
+                pause = _rest(fault)
+            if not seen.ended:
+                yield Pause(self._pause(until, began, pause))
 
     def _patiently(self, flow_id: str, left: float) -> Steps[Authorization]:
         hold = int(min(left, LONGEST_LOOK))
         if hold < 1:
             yield Pause(left)
         try:
-            return (yield from self._look(flow_id, hold))
+            return (yield from self._look(flow_id, hold, tries=1))
         except ConnectionRequired:
             # Waiting for what has failed is refused, since some clients would for ever; how it failed is told.
-            return (yield from self._look(flow_id, 0))
+            return (yield from self._look(flow_id, 0, tries=1))
 
-    def _look(self, flow_id: str, hold: int) -> Steps[Authorization]:
+    def _look(self, flow_id: str, hold: int, tries: int = TRIES) -> Steps[Authorization]:
         query = (("id", flow_id), *((("wait", str(hold)),) if hold else ()))
-        return Authorization.of((yield from asked(Call("GET", "/v1/auth/status", query, hold=hold))))
+        return Authorization.of((yield from asked(Call("GET", "/v1/auth/status", query, hold=hold), tries)))
 
     def _patience(self, one: Authorization) -> float:
         """For as long as the link is good: no flow is open for longer."""
@@ -201,23 +206,29 @@ class Talk:
 
     def wait_for_connection(self, connection_id: str, state: str, deadline: float) -> Steps[Connection]:
         until = self._tick() + deadline
-        path, seen = f"/v1/connections/{_part(connection_id)}/wait", None
+        path = f"/v1/connections/{_part(connection_id)}/wait"
+        seen: Connection | None = None
         while True:
             left = max(0.0, until - self._tick())
             hold = int(min(left, LONGEST_LOOK))
             query = (("seconds", str(hold)), ("state", state))
+            began, pause = self._tick(), 0.0 if hold else left
             try:
-                seen = Connection.of((yield from asked(Call("GET", path, query, hold=hold))))
+                seen = Connection.of((yield from asked(Call("GET", path, query, hold=hold), 1)))
+                if seen.state == state:
+                    return seen
             except (Unreachable, RetryLater) as fault:
                 if left <= 0 and seen is None:
                     raise
-                yield Pause(min(left, _rest(fault)))
-            if seen is not None and seen.state == state:
-                return seen
+                pause = _rest(fault)
             if left <= 0:
                 raise DeadlinePassed(connection=seen)
-            if left < 1:
-                yield Pause(left)
+            yield Pause(self._pause(until, began, pause))
+
+    def _pause(self, until: float, began: float, pause: float) -> float:
+        """Who does not hold an answer back, though asked to, is not asked again at once."""
+        soonest = began + AT_LEAST - self._tick()
+        return max(0.0, min(until - self._tick(), max(pause, soonest)))
 
     # --- tools
 
