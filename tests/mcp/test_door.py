@@ -69,6 +69,19 @@ async def test_the_users_header_has_the_configured_name(start: Start) -> None:
     assert said["result"]["isError"] is True
 
 
+async def test_the_account_is_the_one_that_is_named(place: Place) -> None:
+    _, _, said = await place.post(CALL, **OLDER, X_User_ID="alice", X_Authproxy_Account="work")
+    told = said["result"]
+    assert told["isError"] is True
+    await place.consent(told["structuredContent"]["authorization_url"])
+    _, _, said = await place.post(CALL, **OLDER, X_User_ID="alice", X_Authproxy_Account="work")
+    assert said["result"]["isError"] is False
+    used = place.github.requests[-1].headers["Authorization"].encode()
+    assert used == place.provider.grants[1].bearer
+    bad = await place.post(CALL, **OLDER, X_User_ID="alice", X_Authproxy_Account="a,b")
+    assert problem(bad) == (400, "bad_request", "account")
+
+
 async def test_a_session_is_bound_to_its_user_and_its_tools(start: Start) -> None:
     place = await start()
     await place.connect("alice")

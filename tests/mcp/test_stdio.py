@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from mcp import Client, MCPError, StdioServerParameters, types
 
+from authproxy.cli import main
 from tests.kit.process import BOOT, free_port
 from tests.mcp.conftest import GIVEN, TOOL, Place, Start
 
@@ -159,11 +160,24 @@ async def test_it_ends_when_nobody_reads_its_answers(start: Start) -> None:
     assert err == b""
 
 
-async def test_an_address_that_is_none_is_told() -> None:
-    for control in ("nowhere at all", "ftp://host", "http://user:word@host:1", "https://host?x=1"):
-        params = front(1)
-        process = await asyncio.create_subprocess_exec(
-            params.command, *params.args[:3], "--control", control, env=params.env, stdin=-1, stderr=-1
-        )
-        _, err = await process.communicate()
-        assert (process.returncode, b"write HOST:PORT" in err) == (2, True), (control, err)
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--control", "nowhere at all"], "write HOST:PORT"),
+        (["--control", "http://user:word@host:1"], "write HOST:PORT"),
+        (["--user", "a\nb"], "printable"),
+        (["--user", "a", "--user-header", "X: Y"], "not the name of a header"),
+    ],
+)
+def test_what_cannot_be_is_told(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["mcp", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+@BOTH
+async def test_names_of_all_the_world_arrive_whole(start: Start, mode: str) -> None:
+    place = await start()
+    await place.connect("Zo\N{LATIN SMALL LETTER E WITH DIAERESIS} \N{SNOWMAN}")
+    params = front(place.port, "--user", "Zo\N{LATIN SMALL LETTER E WITH DIAERESIS} \N{SNOWMAN}")
+    async with Client(params, mode=mode) as client:
+        assert not (await client.call_tool(TOOL, GIVEN)).is_error

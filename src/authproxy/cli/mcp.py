@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 
 from authproxy.cli.console import DONE, Stop
 from authproxy.cli.options import option
+from authproxy.core.message import NAME_RULE, is_name
 
 if TYPE_CHECKING:
     from authproxy.cli.stdio import Bridge
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _BASE = re.compile(r"(https?://[^/?#@\s]+(?:/[^?#\s]*?)??)/?(?:mcp/?)?")
 MAX_LINE = 64 * 2**20
 """Bytes of one message of the client; after a longer one nothing more is read."""
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _CHUNK = 2**18
 
 
@@ -53,6 +55,9 @@ def arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> No
         metavar="NAME",
     )
     parser.add_argument(
+        "--account", help="which of the user's accounts, where they have several at one provider"
+    )
+    parser.add_argument(
         "--toolkit",
         action="append",
         default=[],
@@ -64,12 +69,11 @@ def arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> No
 
 def run(args: argparse.Namespace) -> int:
     url, path = endpoint(args.control, args.toolkit)
-    headers = {}
-    if args.user:
-        try:
-            headers[args.user_header] = args.user.encode("utf-8").decode("latin-1")
-        except UnicodeEncodeError:
-            raise Stop("--user is not UTF-8") from None
+    headers = {
+        header: _name(header, value)
+        for header, value in ((args.user_header, args.user), ("X-Authproxy-Account", args.account))
+        if value
+    }
     key = os.environ.get("AUTHPROXY_AGENT_KEY", "").strip()
     if key:
         headers["Authorization"] = f"Bearer {key}"
@@ -87,6 +91,14 @@ def endpoint(control: str, toolkits: list[str]) -> tuple[str, str | None]:
             f"--control {control}: write HOST:PORT, such as 127.0.0.1:8701, unix:/path or https://HOST"
         )
     return f"{match[1]}/mcp{query}", None
+
+
+def _name(header: str, value: str) -> str:
+    if not _TOKEN.fullmatch(header):
+        raise Stop("--user-header is not the name of a header")
+    if not is_name(value):
+        raise Stop(f"what goes into {header} must be {NAME_RULE}")
+    return value
 
 
 async def _serve(url: str, path: str | None, headers: Mapping[str, str]) -> int:

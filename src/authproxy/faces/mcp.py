@@ -16,12 +16,14 @@ from authproxy.control.panel import Control
 from authproxy.core import message
 from authproxy.core.config import Config
 from authproxy.core.errors import (
+    BadRequest,
     Internal,
     NotFound,
     Overloaded,
+    UserMissing,
     UserNotAllowed,
 )
-from authproxy.core.model import EMPTY, Caller
+from authproxy.core.model import DEFAULT_ACCOUNT, EMPTY, Caller
 from authproxy.faces import mcp_asgi
 from authproxy.faces.bodies import PATIENCE, Bodies
 from authproxy.faces.edge import REQUEST_ID
@@ -44,6 +46,7 @@ log = structlog.get_logger()
 
 MAX_REQUESTS = 256
 """Of one agent at once; each holds a connection."""
+ACCOUNT_HEADER = "X-Authproxy-Account"
 TELLING = 0.5
 """Seconds of the listener's last ones in which calls that have not ended are told so."""
 INSTALL = "MCP needs the official SDK: pip install 'authproxy[mcp]' where authproxy runs, and start it again"
@@ -116,6 +119,7 @@ class Mcp:
             request[REQUEST_ID],
             session=session,
             opens_links=opens_links(session),
+            account=_account(request),
             toolkits=frozenset(name.casefold() for name in request.query.getall("toolkit", []) if name),
         )
 
@@ -123,8 +127,7 @@ class Mcp:
         """The user whom the header names, or whose the credential is. Raises UserMissing for a name that is none,
         UserNotAllowed where this caller may not act for it."""
         header = self._config().identity.user_header
-        key = header.lower().encode("latin-1")
-        values = [value for name, value in request.raw_headers if name.lower() == key]
+        values = _values(request, header)
         if not values:
             return caller.bound_user
         user = message.user_of(values, header)
@@ -176,6 +179,22 @@ class Mcp:
             max_message=self._most(),
             **self._timing,
         )
+
+
+def _values(request: web.Request, header: str) -> list[bytes]:
+    key = header.lower().encode("latin-1")
+    return [value for name, value in request.raw_headers if name.lower() == key]
+
+
+def _account(request: web.Request) -> str:
+    """Which of the user's accounts at the provider is meant, as on the data plane."""
+    values = _values(request, ACCOUNT_HEADER)
+    if not values:
+        return DEFAULT_ACCOUNT
+    try:
+        return message.user_of(values, ACCOUNT_HEADER)
+    except UserMissing as exc:
+        raise BadRequest(exc.title, reason="account") from None
 
 
 def _with_session(about: Said) -> Callable[[web.StreamResponse], None]:

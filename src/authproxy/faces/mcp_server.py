@@ -189,6 +189,7 @@ class Service:
                 tool,
                 visit.user,
                 params.arguments or {},
+                account=visit.account,
                 patience=self._consents.patience if first else 0.0,
             )
             if outcome.error is None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from authproxy.core.model import Caller
+from authproxy.core.model import DEFAULT_ACCOUNT, Caller
 
 VISIT = "authproxy.visit"
 """The key of the ASGI scope under which the visit is found."""
@@ -36,6 +36,7 @@ class Visit:
     request_id: str
     session: str | None = None
     opens_links: bool = False
+    account: str = DEFAULT_ACCOUNT
     toolkits: frozenset[str] = frozenset()
 
     def key(self, request_id: str | int) -> tuple[str, ...]:
