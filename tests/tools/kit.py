@@ -91,6 +91,7 @@ class Upstream:
     def __init__(self) -> None:
         self.seen: list[Seen] = []
         self.given: dict[tuple[str, str], list[Answer]] = {}
+        self.otherwise: Answer = Reply(404, {"message": "Not Found"})
         self.raw: dict[str, Raw] = {}  # by path: what answers as it likes
         self.good: set[str] = set()  # access tokens; empty it, and all have expired
         self.secrets: list[str] = []
@@ -142,9 +143,7 @@ class Upstream:
             return web.json_response({"error": "invalid_token"}, status=401, headers=headers)
         if path in self.raw:
             return await self.raw[path](request)
-        answers = self.given.get((one.method, path))
-        if answers is None:
-            return web.json_response({"message": "Not Found"}, status=404)
+        answers = self.given.get((one.method, path), [self.otherwise])
         given = answers.pop(0) if len(answers) > 1 else answers[0]
         return _response(given(one) if callable(given) else given)
 

@@ -339,6 +339,12 @@ async def test_a_kit_reads_its_provider_s_words(house: House) -> None:
     assert await run_with(house, made(GET), **kit) == {"ok": True}
 
 
+async def test_a_page_for_people_is_no_answer(house: House) -> None:
+    house.answer("GET", PATH, Reply(body=b"<html>Sign in</html>", headers={"Content-Type": "text/html"}))
+    error = await run_with(house, made(GET))
+    assert (error.kind, error.status) == (Kind.UNMAPPED, 200)
+
+
 async def test_an_upstream_that_breaks_off(house: House) -> None:
     async def break_off(request: web.BaseRequest) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": "100"})
@@ -586,7 +592,13 @@ async def test_calls_at_once_are_bounded(house: House) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [{"rows": [{"text": "ü" * 500, "id": n} for n in range(1000)]}, ["x" * 90_000] * 30, "y" * 10**6]
+    "value",
+    [
+        {str(n): {} for n in range(60_000)},
+        {"rows": [{"text": "ü" * 500, "id": n} for n in range(1000)]},
+        ["x" * 90_000] * 30,
+        "y" * 10**6,
+    ],
 )
 async def test_a_long_result_is_cut_and_says_so(house: House, value: Json) -> None:
     async def run(_call: Call) -> Json:
@@ -598,10 +610,17 @@ async def test_a_long_result_is_cut_and_says_so(house: House, value: Json) -> No
     assert "cut" in found["truncated"]
 
 
+def deep(levels: int) -> Json:
+    found: Json = "x"
+    for _ in range(levels):
+        found = [found]
+    return found
+
+
 @pytest.mark.parametrize(
     ("value", "kind"),
     [
-        ({str(n): {} for n in range(60_000)}, Kind.BAD_OUTPUT),
+        (deep(5000), Kind.BAD_OUTPUT),
         ({"x": object()}, Kind.BAD_OUTPUT),
         ({"x": float("nan")}, Kind.BAD_OUTPUT),
         (b"bytes", Kind.BAD_OUTPUT),
@@ -616,12 +635,15 @@ async def test_a_result_that_is_none(house: House, value: Json, kind: Kind) -> N
 
 async def test_a_tool_s_own_fault_is_told_as_one(house: House, capfd: pytest.CaptureFixture[str]) -> None:
     async def run(call: Call) -> Json:
+        await call.api.call("POST", PATH)
         raise KeyError("CANARY-mail of the user")
 
-    put(house, made(run))
+    house.answer("POST", PATH, {})
+    put(house, made(run, marks=WRITES))
     outcome = await house.call("Made.Tool")
     assert outcome.error is not None
     assert outcome.error.kind is Kind.FATAL
+    assert "may have been done" in outcome.error.message
     assert outcome.id in str(outcome.error.developer_message)
     said = "".join(capfd.readouterr())
     assert "tool_fault" in said

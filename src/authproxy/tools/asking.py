@@ -15,13 +15,15 @@ from authproxy.core.model import Caller
 from authproxy.core.routes import Route
 from authproxy.proxy.behalf import Behalf
 from authproxy.proxy.inner import Heard, Inner
-from authproxy.tools.failures import failure_of, read_json, refusal_of
+from authproxy.tools.failures import failure_of, is_page, read_json, refusal_of
 from authproxy.tools.loading import Kit
 from authproxy.tools.rows import METHODS
 from authproxy.tools.tool import Answer, Json, Kind, Tool, ToolError, bad_input
 
 MOST_REQUESTS = 200
 """Of one call: more is a loop that does not end."""
+MAX_TARGET = 16_384
+"""Bytes of path and query; no provider takes longer ones."""
 _MOVES = 3  # redirects followed, all of them to where the request was allowed to go
 
 _PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)+|/")  # RFC 3986's path, without empty segments
@@ -113,6 +115,13 @@ class WalkApi:
         if heard.status >= 300:
             raise failure_of(heard, self.errand.kit, now=self.now(), repeatable=self.repeatable)
         answer = Answer(heard.status, heard.fields, heard.body, read_json(heard))
+        if answer.json is None and is_page(heard):
+            raise ToolError(
+                Kind.UNMAPPED,
+                f"{self.errand.kit.name} answered with a page for people instead of data.",
+                developer_message="something between authproxy and the provider may have answered",
+                status=heard.status,
+            )
         read_failure = self.errand.kit.read_failure
         if read_failure is not None and (failure := read_failure(answer)) is not None:
             raise failure
@@ -182,7 +191,10 @@ def target_of(path: str, query: Mapping[str, Any] | None) -> str:
         for one in (value if isinstance(value, list | tuple) else [value])
         if one is not None
     ]
-    return f"{path}?{urlencode(pairs, quote_via=quote)}" if pairs else path
+    target = f"{path}?{urlencode(pairs, quote_via=quote)}" if pairs else path
+    if len(target) > MAX_TARGET:
+        raise bad_input("The arguments are too long: they must fit into a URL")
+    return target
 
 
 def _field(value: str) -> bytes:

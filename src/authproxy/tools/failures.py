@@ -175,5 +175,10 @@ def read_json(heard: Heard) -> Json:
         return None
 
 
+def is_page(heard: Heard) -> bool:
+    """Whether a success is HTML, as portals and gateways answer in a provider's place."""
+    return heard.fields.get("content-type", "").lower().startswith("text/html")
+
+
 def _sentence(text: str, words: str | None) -> str:
     return f"{text}: {words}" if words else text

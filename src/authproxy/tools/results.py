@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
 from authproxy.tools.tool import Json, Kind, ToolError
 
-# How long texts and lists may be, tried one after the other until the whole fits.
+# How long texts and lists may be (objects have more room), tried one after the other until the whole fits.
 _CUTS = ((8000, 200), (2000, 100), (1000, 40), (400, 20), (160, 10), (80, 3))
 NOTE = "This result was longer than the limit: texts and lists in it have been cut. Ask for less, or page."
 _ELSEWHERE = "truncated"
+_FIELDS = 5  # as many fields of an object as items of a list, this many times
 
 
 def bounded(value: Json, limit: int) -> Json:
@@ -45,7 +47,8 @@ def _cut(value: Any, text: int, items: int) -> Any:
     if isinstance(value, str):
         return value if len(value) <= text else f"{value[:text]}… ({len(value) - text} characters more)"
     if isinstance(value, dict):
-        return {key: _cut(item, text, items) for key, item in value.items()}
+        pairs = itertools.islice(value.items(), items * _FIELDS)
+        return {key: _cut(item, text, items) for key, item in pairs}
     if isinstance(value, list | tuple):
         return [_cut(item, text, items) for item in value[:items]]
     return value

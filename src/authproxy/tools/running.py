@@ -58,7 +58,7 @@ class Runner:
             _log_fault(errand, error)
             raise ToolError(
                 Kind.FATAL,
-                f"{name} failed by a fault of its own; trying again will not help.",
+                f"{name} failed by a fault of its own" + ("" if api.repeatable else PERHAPS),
                 developer_message=f"authproxy's log has it under the call {errand.call}",
             ) from None
         return bounded(value, limits.max_output)
