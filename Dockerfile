@@ -6,7 +6,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
 # The package is this very checkout; the versions of what it needs are named in pyproject.toml.
 # hadolint ignore=DL3013
-RUN python -m pip install --no-cache-dir --target=/opt/authproxy ".[fast,postgres]"
+RUN python -m pip install --no-cache-dir --target=/opt/authproxy ".[fast,postgres,mcp]"
 
 # Stage 2 has an interpreter and nothing else: no shell, no package manager, no root.
 # The interpreter is the same minor version that the wheels were chosen for.
