@@ -14,15 +14,20 @@ from typing import Any
 import pytest
 
 from authproxy.client import (
+    AsyncClient,
     CallerUnknown,
     Client,
     ConnectionRequired,
     Door,
+    NotFound,
     Refused,
+    ScopeMissing,
+    ToolFailed,
     UserNotAllowed,
     refusal_of,
 )
 from authproxy.client.door import UNUSED
+from tests.client.conftest import Threaded
 from tests.kit.process import LOOPBACK, Proxy, Seeded
 from tests.kit.provider import Provider
 from tests.sdk.conftest import VENDORS, Api, Bench
@@ -305,3 +310,68 @@ def test_a_redirect_elsewhere_does_not_take_the_key_along(shop: Shop) -> None:
     shop.api.arrived.clear()
     assert len(elsewhere.arrived) == 2
     assert shop.key not in repr(elsewhere.arrived)
+
+
+# --- tools, on the same walk
+
+
+@pytest.mark.parametrize("kind", ["blocking", "asynchronous"])
+async def test_tools(shop: Shop, kind: str) -> None:
+    one = (
+        Threaded(shop.client)
+        if kind == "blocking"
+        else AsyncClient(shop.proxy.control_url, key=shop.key, proxy=shop.proxy.url)
+    )
+    try:
+        listed = {tool.name: tool for tool in await one.tools.list()}
+        assert {"Gmail.ListEmails", "Slack.SendMessage", "Github.WhoAmI"} <= set(listed)
+        assert len(listed) > 100, "all pages"
+        assert (listed["Gmail.ListEmails"].read_only, listed["Gmail.TrashEmail"].destructive) == (True, True)
+        assert listed["Gmail.ListEmails"].met is None
+        gmail = await one.tools.list(toolkit="Gmail", user="alice", formats=["openai", "anthropic"])
+        assert {tool.name.partition(".")[0] for tool in gmail} == {"Gmail"}
+        assert all(tool.met is False for tool in gmail), "the grant has none of Gmail's scopes"
+        assert set(gmail[0].definition["formatted_schema"]) == {"openai", "anthropic"}
+        assert (await one.tools.get("Github.WhoAmI", user="alice")).met is True
+
+        done = await one.tools.execute("Github.WhoAmI", user="alice")
+        assert "alice" in repr(done.value)
+        assert done.id
+        shop.saw()
+        with pytest.raises(ToolFailed) as failed:
+            await one.tools.execute("Github.GetRepository", {"owner": 7}, user="alice")
+        assert failed.value.kind == "TOOL_RUNTIME_BAD_INPUT_VALUE"
+        with pytest.raises(NotFound):
+            await one.tools.execute("Nothing.Here", user="alice")
+        for user, lacking in (("alice", ScopeMissing), ("nobody", ConnectionRequired)):
+            with pytest.raises(lacking) as asked:
+                await one.tools.execute("Gmail.ListEmails", {"n_emails": 1}, user=user)
+            assert asked.value.connect_url is not None
+            assert asked.value.authorization is not None
+            assert (asked.value.user, asked.value.authorization.user) == (user, user)
+        needed = await one.tools.authorize("Gmail.ListEmails", "alice")
+        assert any("gmail.readonly" in scope for scope in needed.scopes)
+    finally:
+        if kind == "asynchronous":
+            await one.close()
+
+
+async def test_a_session_for_tools_alone_calls_them_and_nothing_else(shop: Shop) -> None:
+    made = shop.client.sessions.mint("alice", tools=["Github.*:read_only"], ttl=60)
+    agent = Client(shop.proxy.control_url, proxy=shop.proxy.url, key=made.key)
+    offered = await asyncio.to_thread(agent.tools.list)
+    assert offered
+    assert all(tool.name.startswith("Github.") and tool.read_only for tool in offered)
+    assert "alice" in repr((await asyncio.to_thread(agent.tools.execute, "Github.WhoAmI")).value)
+    shop.saw()
+    for name, given in (
+        ("Github.CreateIssue", {"owner": "o", "repo": "r", "title": "t"}),
+        ("Slack.WhoAmI", {}),
+    ):
+        with pytest.raises(NotFound):
+            await asyncio.to_thread(agent.tools.execute, name, given)
+    with pytest.raises(UserNotAllowed):
+        await asyncio.to_thread(agent.tools.execute, "Github.WhoAmI", user="nobody")
+    refused = await asyncio.to_thread(_refused, lambda: _requests(agent.door("github")))
+    assert (refused and refused.code, refused and refused.reason) == ("policy_denied", "session")
+    assert shop.api.arrived == []
