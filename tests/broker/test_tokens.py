@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from authproxy.broker.endpoint import AT_ONCE
 from authproxy.core import config
 from authproxy.core.errors import (
     ConnectionExpired,
@@ -294,6 +295,41 @@ async def test_one_dripping_answer_delays_nobody_else(house: House) -> None:
     assert time.perf_counter() - began < 0.5
     with pytest.raises(ProviderUnavailable):
         await dripping
+
+
+@pytest.mark.scenario("B21", "I11")
+async def test_many_calls_that_hang_at_one_provider_take_no_place_from_another(house: House) -> None:
+    """More askers than one server's calls may be under way at once: what is full is full for that server alone."""
+
+    async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        places.release()
+        await ended.wait()
+        writer.close()
+
+    places, ended = asyncio.Semaphore(0), asyncio.Event()
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    dead = config.Endpoints(token=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/token")
+    broker = await house.broker(refresh=config.Refresh(deadline=4.0))
+    many = [f"user{number}" for number in range(AT_ONCE + 8)]
+    for user in many:
+        await house.connect(broker, user, scopes=("read",))
+    await house.connect(broker, "bob", provider="other")
+    providers = {**broker.settings.providers, "acme": choice(house.sandbox.base_url, endpoints=dead)}
+    broker.configure(providers=providers)
+    house.clock.push(HOUR)
+    stuck = [asyncio.create_task(broker.token(user)) for user in many]
+    for _ in range(AT_ONCE):
+        await places.acquire()  # the dead one has all the places that it will ever get
+    began = time.monotonic()
+    assert (
+        await broker.tokens.token(key_of("bob", "other"), scopes=("read",), agent="worker")
+    ).generation == 2
+    assert time.monotonic() - began < 1.0
+    ended.set()
+    for outcome in await asyncio.gather(*stuck, return_exceptions=True):
+        assert isinstance(outcome, ProviderUnavailable)
+    server.close()
+    await server.wait_closed()
 
 
 @pytest.mark.scenario("B16")

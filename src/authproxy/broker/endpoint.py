@@ -19,6 +19,9 @@ from authproxy.core.errors import EgressBlocked
 from authproxy.core.oauth import TokenRequest
 
 BODY_LIMIT = 256 * 1024
+AT_ONCE = (
+    64  # calls under way to one server; a limit over all of them would let one that hangs stop the others
+)
 
 
 class NeverSent(Exception):
@@ -62,7 +65,7 @@ class Endpoint:
         check: Callable[[str, int], None] | None = None,
         tls: ssl.SSLContext | None = None,
         deadline: float = 30.0,
-        connections: int = 64,
+        connections: int = AT_ONCE,
     ) -> None:
         self._resolver = resolver
         self._check = check
@@ -136,7 +139,8 @@ class Endpoint:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
                     force_close=True,
-                    limit=self._connections,
+                    limit=0,
+                    limit_per_host=self._connections,
                     use_dns_cache=False,
                     resolver=self._resolver,
                     ssl=True if self._tls is None else self._tls,
