@@ -82,6 +82,23 @@ async def test_closing_lets_the_round_end_and_begins_no_other() -> None:
     assert rounds == [1]
 
 
+@pytest.mark.scenario("A28")
+async def test_a_long_round_is_followed_by_the_next_at_once() -> None:
+    """Else a keeper with more to do than fits into one round would stand still for a quarter of its time."""
+    now, rounds, enough = [0.0], [0], asyncio.Event()
+
+    async def work() -> None:
+        rounds[0] += 1
+        now[0] += 3600
+        if rounds[0] == 3:
+            enough.set()
+
+    one = Duty("work", work, every=60, deadline=5, metrics=Metrics(), tick=lambda: now[0])
+    one.start()
+    await asyncio.wait_for(enough.wait(), 10)
+    await one.close(5)
+
+
 async def test_the_keeper_can_be_switched_off(house: House) -> None:
     def duties(**refresh: bool) -> list[str]:
         settings = config.Config(
