@@ -161,6 +161,21 @@ async def test_who_is_at_it_is_waited_for_whatever_the_client_knows(start: Start
     assert not result.is_error, result
 
 
+async def test_what_was_forgotten_since_does_no_harm(start: Start) -> None:
+    place = await start()
+    async with place.client("legacy") as client:
+        first = (await client.call_tool(TOOL, GIVEN)).structured_content["authorization_url"]
+        await place.app.vault.backend.write(_without_flows)
+        again = (await client.call_tool(TOOL, GIVEN)).structured_content["authorization_url"]
+        assert again != first
+        await place.consent(again)
+        assert not (await client.call_tool(TOOL, GIVEN)).is_error
+
+
+async def _without_flows(tx: Any) -> None:
+    await tx.run("DELETE FROM flows")
+
+
 async def test_a_state_that_is_not_ours_is_refused(start: Start) -> None:
     place = await start()
     await place.agent("bob", name="other")

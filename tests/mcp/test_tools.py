@@ -259,3 +259,29 @@ async def test_many_clients_at_once_are_each_their_own(start: Start, mode: str) 
     assert (used.count(alice), used.count(bob)) == (9, 9)
     calls = await place.records("tool.call")
     assert sorted({call["user"] for call in calls}) == ["alice", "bob"]
+
+
+@pytest.mark.parametrize("version", ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"])
+async def test_every_older_revision_is_spoken(place: Place, version: str) -> None:
+    hello = {"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    _, fields, said = await place.post(
+        {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}, X_User_ID="alice"
+    )
+    assert said["result"]["protocolVersion"] == version
+    assert said["result"]["serverInfo"]["name"] == "authproxy"
+    assert "authorization_url" in said["result"]["instructions"]
+    mine = {"X_User_ID": "alice", "Mcp_Session_Id": fields["mcp-session-id"], "MCP_Protocol_Version": version}
+    call = {"name": TOOL, "arguments": GIVEN}
+    _, _, said = await place.post({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": call}, **mine)
+    assert "bug" in said["result"]["content"][0]["text"]
+    _, _, said = await place.post({"jsonrpc": "2.0", "id": 3, "method": "tools/list"}, **mine)
+    assert said["result"]["tools"]
+
+
+async def test_a_server_of_the_sdks_that_has_died_is_made_anew(place: Place) -> None:
+    async with place.client() as client:
+        assert not (await client.call_tool(TOOL, GIVEN)).is_error
+        assert place.mcp is not None
+        assert place.mcp._running is not None
+        place.mcp._running.cancel()
+        assert not (await client.call_tool(TOOL, GIVEN)).is_error

@@ -176,7 +176,6 @@ class Mcp:
             self._control,
             closing=self._inquiries.closing,
             grace=max(0.0, self._config().timeouts.shutdown - TELLING),
-            max_message=self._most(),
             **self._timing,
         )
 

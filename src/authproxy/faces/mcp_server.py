@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -53,7 +54,6 @@ class Service:
         *,
         closing: asyncio.Event,
         grace: float,
-        max_message: int,
         page: int = PAGE,
         beat: float = BEAT,
         wait: float = WAIT,
@@ -81,9 +81,10 @@ class Service:
             cache_hints={"tools/list": CacheHint(ttl_ms=FRESH, scope="private")},
         )
         # Host and Origin are the edge's business: it knows Service names and public_url, and the SDK's check would
-        # have to be told each of them with its port. Sessions are kept nowhere (see mcp_visit).
+        # have to be told each of them with its port. Sessions are kept nowhere (see mcp_visit), and bodies were bounded
+        # where they were read.
         self._sessions = StreamableHTTPSessionManager(
-            server, stateless=True, security_settings=None, max_request_body_size=max_message
+            server, stateless=True, security_settings=None, max_request_body_size=sys.maxsize
         )
 
     @property
@@ -233,12 +234,12 @@ class Service:
     ) -> types.CallToolResult | types.InputRequiredResult:
         """The link, as this client can show it: by itself, in the words of its generation, or through its model."""
         assert missing.url is not None
-        link = shapes.link(message, missing.url, missing.id)
+        link = shapes.link(visit.caller.agent, missing, missing.url)
         newer = ctx.protocol_version in MODERN_PROTOCOL_VERSIONS
         older = visit.opens_links and not newer and is_version_at_least(ctx.protocol_version, _ASKS_FROM)
         self._consents.ask(visit, missing, opens=older)
         if older:
-            raise UrlElicitationRequiredError([link], message)
+            raise UrlElicitationRequiredError([link], link.message)
         if newer and _opens_links(ctx.session.client_capabilities):
             asked = types.ElicitRequest(params=link)
             return types.InputRequiredResult(input_requests={_CONNECT: asked}, request_state=missing.id)

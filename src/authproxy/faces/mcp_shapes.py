@@ -114,9 +114,14 @@ def cut_off() -> types.CallToolResult:
     return failed(ToolError(Kind.TIMEOUT, message + PERHAPS))
 
 
-def link(message: str, url: str, flow_id: str) -> types.ElicitRequestURLParams:
-    """A link for the client to show. It never asks for a secret in the client itself."""
-    return types.ElicitRequestURLParams(message=message, url=url, elicitation_id=flow_id)
+def link(agent: str, missing: Authorization, url: str) -> types.ElicitRequestURLParams:
+    """A link for the client to show, in words for the person before it. It asks for no secret in the client itself."""
+    key = missing.key
+    message = (
+        f"{agent} asks to act on {key.user}'s {key.provider} account. Open the link to see for what, and to allow or "
+        f"decline it; do so only if you are {key.user}."
+    )
+    return types.ElicitRequestURLParams(message=message, url=url, elicitation_id=missing.id)
 
 
 def _sayable(value: Json) -> tuple[Json, str]:
