@@ -70,9 +70,12 @@ class Line:
 
     async def read(self) -> bytes:
         try:
-            return await self._reader.read(_BUFFER)
+            data = await self._reader.read(_BUFFER)
         except OSError:
             raise self._gone() from None
+        if not data and self._client is not None and self._client.cut_off:
+            raise self._gone()  # it said nothing of an end
+        return data
 
     async def write(self, data: bytes) -> None:
         assert self._writer is not None
@@ -88,6 +91,8 @@ class Line:
         """Over TLS there is no half-close: the whole connection ends, with what was written before."""
         assert self._transport is not None
         with contextlib.suppress(OSError):
+            if self._transport.is_closing():
+                return
             if self._transport.can_write_eof():
                 self._transport.write_eof()
             else:

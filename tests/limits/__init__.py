@@ -1,0 +1,1 @@
+"""Limits, pauses that providers ask for, and ends of what lasts."""
