@@ -342,7 +342,7 @@ async def test_a_kit_reads_its_provider_s_words(house: House) -> None:
 async def test_a_page_for_people_is_no_answer(house: House) -> None:
     house.answer("GET", PATH, Reply(body=b"<html>Sign in</html>", headers={"Content-Type": "text/html"}))
     error = await run_with(house, made(GET))
-    assert (error.kind, error.status) == (Kind.UNMAPPED, 200)
+    assert (error.kind, error.status) == (Kind.BAD_OUTPUT, 200)
 
 
 async def test_an_upstream_that_breaks_off(house: House) -> None:

@@ -117,7 +117,7 @@ class WalkApi:
         answer = Answer(heard.status, heard.fields, heard.body, read_json(heard))
         if answer.json is None and is_page(heard):
             raise ToolError(
-                Kind.UNMAPPED,
+                Kind.BAD_OUTPUT,
                 f"{self.errand.kit.name} answered with a page for people instead of data.",
                 developer_message="something between authproxy and the provider may have answered",
                 status=heard.status,
