@@ -238,7 +238,42 @@ async def test_a_disconnect_in_flight_stays_a_disconnect(tmp_path: Path) -> None
             await asker
         await broker.refresher.drain(5.0)
         assert await broker.vault.find(key_of()) is None
+        assert house.sandbox.live_refresh_digests(), "not yet"
+        assert await (await house.broker()).revocations.round() == 1, "owed, and paid by whoever comes"
         assert house.sandbox.live_refresh_digests() == set(), "what was fetched was revoked"
+
+
+@pytest.mark.scenario("A18", "A20")
+async def test_what_was_fetched_for_a_disconnected_grant_is_used_by_nobody(tmp_path: Path) -> None:
+    """Also while the store takes nothing, so that it cannot be written down that it is owed."""
+    failpoint, reached, on = held_at("before_commit")
+    async with house_at(tmp_path) as house:
+        backend = Faulty(await open_backend(f"sqlite:///{house.path}"))
+        vault = await Vault.open(
+            backend,
+            keyring=Keyring.parse(house.keys),
+            environment=Environment.DEVELOPMENT,
+            clock=house.clock.wall,
+        )
+        broker = await house.broker(vault=vault, failpoint=failpoint)
+        connection = await house.connect(broker)
+        house.clock.push(HOUR)
+        asker = asyncio.create_task(broker.token())
+        await reached.wait()
+        await (await house.broker()).vault.disconnect(connection.id, [])
+        backend.after = 1  # the commit is refused for what it is, and nothing more is written
+        on.set()
+        with pytest.raises(ProviderUnavailable) as caught:
+            await asker
+        assert caught.value.reason == "store_unavailable"
+        house.clock.push(10)
+        with pytest.raises(ConnectionRequired):
+            await broker.token()
+        backend.broken, backend.after = False, None
+        assert await broker.refresher.drain(10.0) == 0
+        assert await broker.vault.revocations_pending() == 1, "once, and not once for every try"
+        await broker.revocations.round()
+        assert house.sandbox.live_refresh_digests() == set()
 
 
 @pytest.mark.scenario("A18")
@@ -772,12 +807,16 @@ class Faulty:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self.broken = False
+        self.after: int | None = None  # so many writes still work
         self.failing = asyncio.Event()
 
     async def read(self, sql: str, *values: Any) -> Any:
         return await self._backend.read(sql, *values)
 
     async def write(self, work: Any) -> Any:
+        if self.after is not None:
+            self.after -= 1
+            self.broken = self.after < 0
         if self.broken:
             self.failing.set()
             raise StoreUnavailable("the disk is full", reason="test")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from aiohttp import web
 
 from authproxy.broker.revocation import KEPT, Revoked
 from authproxy.core import config
+from authproxy.core.errors import ConnectionRequired
 from tests.broker.house import Broker, House, choice, house_at, key_of
 
 
@@ -150,6 +152,40 @@ async def test_what_is_owed_is_sealed_and_bound_to_its_row(tmp_path: Path) -> No
         house.clock.push(3600)
         opened = [owed.tokens is not None for owed in await broker.vault.owed(now=int(house.clock.wall()))]
         assert sorted(opened) == [False, True]
+
+
+@pytest.mark.scenario("A18", "I09")
+async def test_what_a_late_refresh_brought_is_owed_like_the_rest(tmp_path: Path) -> None:
+    """The disconnect won while a refresh was under way, the provider takes nothing back now, and the process ends:
+    the successor, which no row ever held, is given back all the same."""
+    reached, on = asyncio.Event(), asyncio.Event()
+
+    async def failpoint(point: str) -> None:
+        if point == "after_response":
+            reached.set()
+            await on.wait()
+
+    async with house_at(tmp_path) as house, Door() as door:
+        broker = await house.broker(failpoint=failpoint, providers=at(house, door.url))
+        connection = await house.connect(broker)
+        house.clock.push(3700)
+        asker = asyncio.create_task(broker.token())
+        await reached.wait()
+        door.status = 503
+        other = await house.broker(providers=at(house, door.url))
+        done = await other.grants.disconnect(connection.id, tenant=None)
+        assert done.revoked_upstream is Revoked.PENDING
+        on.set()
+        with pytest.raises(ConnectionRequired):
+            await asker
+        await broker.close()
+        assert await other.vault.revocations_pending() == 2, "what was held, and what came late"
+        assert await other.vault.revocation(connection.id) == "pending"
+        door.status = 200
+        house.clock.push(3600)
+        assert await other.revocations.round() == 2
+        assert [row["status"] for row in await kept(other)] == ["yes", "yes"]
+        assert await other.vault.revocation(connection.id) == "yes"
 
 
 @pytest.mark.scenario("I09")

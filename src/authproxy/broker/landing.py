@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from authproxy.core.model import Connection, ConnectionKey, Event, State, TokenS
 from authproxy.metrics import Metrics
 from authproxy.store.base import GrantChanged, LeaseLost
 from authproxy.store.lease import Leased
+from authproxy.store.revocations import Owing
 from authproxy.store.vault import Vault
 
 log = structlog.get_logger()
@@ -35,6 +37,8 @@ class Rotation:
     seen: Connection
     at: int
     told: asyncio.Future[Outcome]
+    gone: bool = False  # the grant that they belong to is no longer the stored one: nobody may use them
+    owing: Owing | None = None
 
     @property
     def fresh(self) -> Fresh:
@@ -68,7 +72,7 @@ class Landings:
         holder: str,
         metrics: Metrics,
         failpoint: Failpoint,
-        discard: Callable[[ConnectionKey, TokenSet], Awaitable[None]],
+        clock: Callable[[], float],
         jitter: Callable[[], float] = random.random,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -77,7 +81,7 @@ class Landings:
         self._holder = holder
         self._metrics = metrics
         self._failpoint = failpoint
-        self._discard = discard
+        self._clock = clock
         self._jitter = jitter
         self._pause = pause
         self._held: dict[ConnectionKey, Rotation] = {}
@@ -110,9 +114,12 @@ class Landings:
         outcome = await self._save(rotation)
         tries = 0
         while outcome is None:
-            self._hold(rotation)
+            if rotation.gone:
+                self._unhold(rotation)
+            else:
+                self._hold(rotation)
             if not rotation.told.done():
-                rotation.told.set_result(rotation.fresh)
+                rotation.told.set_result(Later("store_unavailable", 1) if rotation.gone else rotation.fresh)
             await self._pause(min(LONGEST, FIRST * 2 ** min(tries, 10)) * (0.5 + self._jitter() / 2))
             tries += 1
             await self._renew(rotation)
@@ -170,21 +177,30 @@ class Landings:
 
     async def _lost(self, rotation: Rotation) -> Outcome | None:
         """The stored grant is another one by now, or none (A18)."""
+        rotation.gone = True
         seen = rotation.seen
         try:
             stored = await self._vault.access(seen.key)
+            if stored is None:
+                # After a disconnect nothing may live on. Beside a new grant they are left to end by themselves: many
+                # providers revoke by user and client, which would take the new grant with them.
+                await self._owe(rotation)
         except StoreUnavailable:
             return None
         log.warning("rotation.discarded", connection=seen.id, provider=seen.key.provider, gone=stored is None)
         if stored is None:
-            # After a disconnect nothing may live on. Beside a new grant they are left to end by themselves: many
-            # providers revoke by user and client, which would take the new grant with them.
-            await self._discard(seen.key, rotation.tokens)
             return Ended(None)
         connection, access = stored
         if connection.state is not State.ACTIVE:
             return Ended(connection)
         return Fresh(connection, access)
+
+    async def _owe(self, rotation: Rotation) -> None:
+        """Kept until the provider has taken them back, by whichever process: one try here could fail (I09)."""
+        if rotation.owing is None:
+            now = int(self._clock())
+            rotation.owing = Owing(f"rev_{secrets.token_hex(12)}", now, now)
+        await self._vault.owe(rotation.seen, rotation.tokens, rotation.owing)
 
     async def _renew(self, rotation: Rotation) -> None:
         try:

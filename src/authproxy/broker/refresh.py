@@ -23,10 +23,9 @@ from authproxy.broker.flight import FlightLost, Flights
 from authproxy.broker.landing import Landings, Rotation
 from authproxy.broker.outcome import Ended, Failpoint, Fresh, Later, Outcome, Want, Wrong, no_failpoint
 from authproxy.broker.registrations import Registrations
-from authproxy.broker.revocation import revoke
 from authproxy.broker.settlement import Settlement
 from authproxy.core.config import Refresh
-from authproxy.core.errors import ProviderMisconfigured, ProviderUnavailable, StoreUnavailable
+from authproxy.core.errors import StoreUnavailable
 from authproxy.core.model import ConnectionKey, State, TokenSet
 from authproxy.core.oauth import read_token_reply, refresh_request
 from authproxy.core.verdicts import TokenFailure, Verdict
@@ -82,7 +81,7 @@ class Refresher:
             holder=self._name,
             metrics=metrics,
             failpoint=failpoint,
-            discard=self._discard,
+            clock=clock,
             jitter=jitter,
         )
 
@@ -302,16 +301,6 @@ class Refresher:
             await leased.release()
         except StoreUnavailable:  # it ends by itself
             log.warning("lease.not_released", connection=leased.connection.id)
-
-    async def _discard(self, key: ConnectionKey, tokens: TokenSet) -> None:
-        """Tokens fetched for a connection that was disconnected meanwhile (A18)."""
-        try:
-            provider = await self._registrations.provider(key.provider)
-            client = self._registrations.client(key.provider)
-        except (ProviderMisconfigured, ProviderUnavailable) as refusal:
-            log.warning("revocation.failed", provider=key.provider, reason=refusal.code)
-            return
-        await revoke(self._endpoint, provider, client, tokens)
 
 
 def _held_back(hold: Hold) -> Outcome:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from authproxy.core.errors import KeyMissing
-from authproxy.core.model import ConnectionKey, Environment, Event, TokenSet
+from authproxy.core.model import Connection, ConnectionKey, Environment, Event, TokenSet
 from authproxy.core.secret import Secret
 from authproxy.store.base import Backend, Row, Transaction
 from authproxy.store.events import write_events
@@ -70,6 +70,19 @@ class Revocations:
 
         return await self.backend.write(work)
 
+    async def owe(self, connection: Connection, tokens: TokenSet, owing: Owing) -> None:
+        """A debt that no row of the store ever held: tokens that arrived when their connection had been given up.
+        May be called again after StoreUnavailable: one debt is kept once."""
+        row = {"id": owing.id, "connection_id": connection.id, "client_id": connection.client_id}
+        key = connection.key
+        row |= {"tenant": key.tenant, "user_id": key.user, "provider": key.provider, "account": key.account}
+
+        async def work(tx: Transaction) -> None:
+            if not await tx.run("SELECT 1 AS one FROM revocations WHERE id = ?", owing.id):
+                await _keep(tx, self._safe, row, tokens, owing)
+
+        await self.backend.write(work)
+
     async def revoke_later(self, revocation_id: str, *, until: int, error: str) -> None:
         """It did not work; it is tried again from then on."""
 
@@ -122,7 +135,10 @@ async def owe(tx: Transaction, safe: Safe, old: Row, opened: Callable[[Row], Tok
     except KeyMissing:
         return
     row = {name: old[name] for name in ("tenant", "user_id", "provider", "account", "client_id")}
-    row |= {"id": owing.id, "connection_id": old["id"]}
+    await _keep(tx, safe, row | {"id": owing.id, "connection_id": old["id"]}, tokens, owing)
+
+
+async def _keep(tx: Transaction, safe: Safe, row: Mapping[str, Any], tokens: TokenSet, owing: Owing) -> None:
     held = {"access_token": tokens.access_token, "refresh_token": tokens.refresh_token}
     cell = safe.seal_fields(held, cell_name(row))
     await tx.run(_INSERT, *cell_name(row)[2:], cell, owing.at, owing.next_at)
