@@ -24,4 +24,4 @@ def test_every_mark_names_a_scenario() -> None:
 
 
 def test_what_was_promised_is_covered() -> None:
-    assert [name for name in PROMISED if name not in covered()] == []
+    assert set(PROMISED) <= set(covered())
