@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from authproxy.core.model import DEFAULT_ACCOUNT, Caller
 from authproxy.proxy.record import Entry
+from authproxy.store.events import encode
 
 
 class OwnEntry(Entry):
@@ -18,13 +18,10 @@ class OwnEntry(Entry):
         super().__init__(request_id, method)
         self.behalf = behalf
 
-    def _facts(self) -> dict[str, Any]:
+    def _facts(self, kind: str, at: int) -> str:
         behalf = self.behalf
-        return super()._facts() | {
-            "tool": behalf.tool,
-            "call": behalf.call,
-            "scopes": list(behalf.scopes),
-        }
+        own = {"tool": behalf.tool, "call": behalf.call, "scopes": behalf.scopes}
+        return f"{super()._facts(kind, at)},{encode(own)[1:-1]}"
 
 
 @dataclass(frozen=True, slots=True)

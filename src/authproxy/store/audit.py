@@ -27,8 +27,8 @@ from typing import Any, Final, Literal
 import structlog
 
 from authproxy.core.errors import Overloaded, StoreUnavailable
-from authproxy.store.base import Row, Transaction
-from authproxy.store.chain import CHECKPOINT, INSERT, START, Head, link
+from authproxy.store.base import Row, Transaction, Value
+from authproxy.store.chain import CHECKPOINT, INSERT, START, Head, Record, link, record_of
 from authproxy.store.events import data_of
 from authproxy.store.vault import Vault
 
@@ -36,6 +36,7 @@ _log = structlog.get_logger()
 
 _BATCH: Final = 500  # records that are not made to wait for more
 _MOST: Final = 2000  # records of one transaction, where that many wait already
+_LINKED: Final = 64  # records that are linked in one go, while the event loop waits
 _EVENTS: Final = 100
 _POLL: Final = 1.0  # seconds between looks at the outbox: events of dead processes, and of vaults in this one
 _BACKOFF_MAX: Final = 5.0
@@ -53,8 +54,6 @@ _WAITING_EVENTS: Final = "SELECT 1 AS one FROM events WHERE audited = 0 LIMIT 1"
 
 TURN: Final = "audit"
 """Who writes records does it alone, so that positions become visible in their order and a tail can skip none."""
-
-Record = tuple[str, dict[str, Any]]
 
 
 class _Forked(Exception):
@@ -120,14 +119,13 @@ class Trail:
 
     def reserve(self) -> None:
         """Keeps a place for one record, so that work begun now can be recorded whatever happens until it ends.
-        Each reservation is given back by `redeem` or `waive`."""
+        Each reservation is given back by `redeem`, `accept` or `waive`."""
         self.ensure_room()
         self._reserved += 1
 
     def redeem(self, kind: str, /, **fields: Any) -> int:
         """Records into a reserved place; never refuses."""
-        self._reserved -= 1
-        return self._append(kind, fields)
+        return self.accept(self._made(kind, fields), reserved=True)
 
     def waive(self) -> None:
         """Gives a reserved place back unused."""
@@ -136,11 +134,28 @@ class Trail:
     def record(self, kind: str, /, **fields: Any) -> int:
         """Accepts a record; no I/O. The number is what `settled` waits for. Raises Overloaded when the queue is full.
 
-        `at` is taken from the clock unless given. Fields must not be changed afterwards.
+        `at` is taken from the clock unless given.
         """
-        if len(self._queue) + self._reserved >= self._capacity:
+        return self.accept(self._made(kind, fields))
+
+    def accept(self, record: Record, *, reserved: bool = False) -> int:
+        """The same of a record that its maker has rendered, dated by `now`; `reserved`: into a place kept for it."""
+        if reserved:
+            self._reserved -= 1
+        else:
             self.ensure_room()
-        return self._append(kind, fields)
+        queue = self._queue
+        queue.append(record)
+        self._accepted += 1
+        if len(queue) == 1:
+            self._wake.set()
+        elif len(queue) == _BATCH:
+            self._urgent.set()
+        return self._accepted
+
+    def now(self) -> int:
+        """The time of a record that is made now."""
+        return int(self._clock())
 
     async def settled(self, number: int) -> None:
         """Returns when the record of this number is on disk. Raises StoreUnavailable where it cannot be written
@@ -190,18 +205,10 @@ class Trail:
                 _log.error("audit_records_lost", records=len(self._queue))
                 raise StoreUnavailable("the audit trail could not be written", reason="audit") from error
 
-    def _append(self, kind: str, fields: dict[str, Any]) -> int:
+    def _made(self, kind: str, fields: dict[str, Any]) -> Record:
         at = fields.get("at")
-        if type(at) is not int:
-            fields["at"] = int(at if isinstance(at, float) else self._clock())
-        queue = self._queue
-        queue.append((kind, fields))
-        self._accepted += 1
-        if len(queue) == 1:
-            self._wake.set()
-        elif len(queue) == _BATCH:
-            self._urgent.set()
-        return self._accepted
+        fields["at"] = int(at) if isinstance(at, int | float) else self.now()
+        return record_of(kind, fields)
 
     async def _write_on(self) -> None:
         pause = 0.1
@@ -243,7 +250,7 @@ class Trail:
     async def _store(self, batch: Sequence[Record]) -> tuple[int, Head]:
         before = self._head
         assert before is not None, "started"
-        rows, middle = await asyncio.to_thread(link, before, batch)
+        rows, middle = await _linked(before, batch)
         checkpoint = self._checkpoint_due()
 
         async def work(tx: Transaction) -> tuple[int, Head]:
@@ -253,7 +260,7 @@ class Trail:
             ]
             if checkpoint:
                 anchors = await self._anchor(tx, before.chain, _TIPS)
-                records += [(CHECKPOINT, {"at": int(self._clock()), "anchors": anchors})] if anchors else []
+                records += [record_of(CHECKPOINT, {"at": self.now(), "anchors": anchors})] if anchors else []
             more, head = link(middle, records)
             if head.seq == before.seq:
                 return 0, before
@@ -297,8 +304,8 @@ class Trail:
                 self._head is not None
             ):  # what we know of our own earlier chain, whatever the store says of it now
                 anchors = [a for a in anchors if a[0] != self._head.chain] + [list(self._head[:3])]
-            now = int(self._clock())
-            rows, head = link(empty, [(START, {"at": now, "anchors": anchors})])
+            now = self.now()
+            rows, head = link(empty, [record_of(START, {"at": now, "anchors": anchors})])
             seal = self._vault.mark("audit head", head.text)
             await tx.run(_NEW_HEAD, head.chain, now, head.seq, head.hash, seal, head.worth)
             await tx.run_many(INSERT, rows)
@@ -359,7 +366,18 @@ def _of_event(row: Row) -> Record:
     }
     if "request_id" in data:
         fields["request_id"] = data["request_id"]
-    return row["kind"], fields
+    return record_of(row["kind"], fields)
+
+
+async def _linked(head: Head, records: Sequence[Record]) -> tuple[list[Sequence[Value]], Head]:
+    """In pieces, on the loop's own thread: another one would fight with it for the interpreter, at a price that is
+    higher than the work's."""
+    rows: list[Sequence[Value]] = []
+    for at in range(0, len(records), _LINKED):
+        more, head = link(head, records[at : at + _LINKED])
+        rows += more
+        await asyncio.sleep(0)
+    return rows, head
 
 
 async def _within(event: asyncio.Event, seconds: float) -> None:

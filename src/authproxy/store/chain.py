@@ -1,19 +1,18 @@
-"""The links of the trail: canonical records, each hashed together with the hash before it."""
+"""The links of the trail: records as text, each hashed together with the hash before it."""
 
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from authproxy.store.base import Row, Value
-from authproxy.store.events import clean, encode
+from authproxy.store.events import clean, encode, quoted
 
 START: Final = "audit.start"
 CHECKPOINT: Final = "audit.checkpoint"
 ANCHORING: Final = frozenset({START, CHECKPOINT})
-_YIELD_EVERY: Final = 32
+_PLACE: Final = frozenset({"chain", "seq", "prev"})  # what a record is only told when it is linked
 INSERT: Final = """INSERT INTO audit
     (chain, seq, at, kind, tenant, user_id, provider, agent, request_id, record, hash)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
@@ -34,22 +33,33 @@ class Head(NamedTuple):
         return f"{self.chain}:{self.seq}:{self.hash}"
 
 
-def link(head: Head, records: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[list[Sequence[Value]], Head]:
-    """Rows for `records` as they follow `head`, and the new head. `records` are kinds with their fields."""
+class Record(NamedTuple):
+    """A record from its acceptance on: the values of the columns that it can be found by, and its fields as JSON
+    without the braces around them. Its place in a chain is told when it is linked."""
+
+    found_by: Sequence[Value]
+    fields: str
+
+
+def record_of(kind: str, fields: Mapping[str, Any]) -> Record:
+    """A record of this kind; `fields` have its time, `at`, in seconds."""
+    own = {name: value for name, value in fields.items() if name not in _PLACE}
+    own["kind"] = kind
+    return Record(indexed(own), encode(own)[1:-1])
+
+
+def link(head: Head, records: Iterable[Record]) -> tuple[list[Sequence[Value]], Head]:
+    """Rows for `records` as they follow `head`, and the new head."""
     chain, seq, digest, worth = head
+    name = quoted(chain)
     rows: list[Sequence[Value]] = []
-    for kind, fields in records:
+    for found_by, fields in records:
         seq += 1
-        record = {**fields, "chain": chain, "seq": seq, "prev": digest, "kind": kind}
-        text = encode(record)
+        text = f'{{{fields},"chain":{name},"seq":{seq},"prev":"{digest}"}}'
         digest = hashed(digest, text)
-        if kind not in ANCHORING or seq == 1:
+        if seq == 1 or found_by[1] not in ANCHORING:
             worth = seq
-        rows.append((chain, seq, *indexed(record), text, digest))
-        if seq % _YIELD_EVERY == 0:
-            time.sleep(
-                0
-            )  # lets go of the interpreter, so that the event loop waits for 32 records and not for 500
+        rows.append((chain, seq, *found_by, text, digest))
     return rows, Head(chain, seq, digest, worth)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from json.encoder import encode_basestring_ascii
 from typing import Any, Final, overload
 
 from authproxy.core.model import ConnectionKey, Event, NewGrant, State
@@ -93,6 +94,11 @@ def clean(text: str | None) -> str | None:
     if "\0" in text:
         text = text.replace("\0", "\\x00")
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def quoted(text: str | None) -> str:
+    """The same as `encode`, of a text or nothing, for those who write many."""
+    return "null" if text is None else encode_basestring_ascii(text)
 
 
 def encode(value: Any) -> str:
