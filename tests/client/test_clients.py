@@ -65,7 +65,6 @@ async def test_a_user_who_declines_ends_the_wait(town: Town, ask: Any) -> None:
         await ask.wait(flow.id, deadline=20)
 
 
-@pytest.mark.scenario("H05")
 async def test_a_deadline_is_kept(ask: Any) -> None:
     flow = await ask.start("emil", "sandbox", ["read"])
     for deadline in (0, 0.3, 1.2):
@@ -165,7 +164,7 @@ async def test_sessions(town: Town, ask: Any, make: Make) -> None:
 # --- refusals of the data plane, and what mends them
 
 
-@pytest.mark.scenario("J02")
+@pytest.mark.scenario("I06")
 async def test_work_is_done_again_when_the_user_has_consented(town: Town) -> None:
     """Missing at first, then without a scope, then ended at the provider: the work never notices more than a wait."""
     requests = pytest.importorskip("requests")
@@ -368,7 +367,6 @@ async def test_no_redirect_takes_the_key_elsewhere(at: Any, strange: Any) -> Non
     assert elsewhere.asked == []
 
 
-@pytest.mark.scenario("G19")
 async def test_no_proxy_of_the_environment_hears_it(
     at: Any, strange: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -126,7 +126,6 @@ def test_a_wait_by_id_looks_first() -> None:
     assert [dict(call.query) for call in script.calls] == [{"id": "flow_1"}, {"id": "flow_1", "wait": "10"}]
 
 
-@pytest.mark.scenario("H05")
 @pytest.mark.parametrize("deadline", [0, 0.25, 1, 44.5, 100])
 def test_a_deadline_ends_the_wait_on_time(deadline: float) -> None:
     script = Script(flow("pending"), takes=45)
@@ -147,7 +146,6 @@ def test_without_a_deadline_the_links_own_end_is_it() -> None:
     assert script.now <= 1000 + 3600
 
 
-@pytest.mark.scenario("A21")
 def test_a_wait_outlives_a_restart_of_authproxy_and_not_its_own_deadline() -> None:
     script = Script(
         flow("pending"),
@@ -208,7 +206,6 @@ def test_waiting_for_a_connection() -> None:
 # --- what is sent again
 
 
-@pytest.mark.scenario("A11")
 @pytest.mark.parametrize(
     "fault", [Unreachable("gone"), no("store_unavailable", 503, act="retry_later", retry_after=1)]
 )

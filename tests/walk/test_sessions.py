@@ -350,7 +350,7 @@ async def test_a_stream_goes_on_over_a_renewal(ground: Ground) -> None:
 # --- a long job
 
 
-@pytest.mark.scenario("B13", "J02")
+@pytest.mark.scenario("I06")
 async def test_a_long_job_over_short_tokens_is_paused_by_a_dead_grant_and_goes_on(ground: Ground) -> None:
     """Its agent has a session and nothing else; its tokens live for seconds; in the middle the provider ends the
     grant, the user is shown the link, consents, and the job goes on with the same connection."""
