@@ -197,6 +197,7 @@ class App:
 
     async def listen_control(self, address: Address) -> int:
         """Serve the control plane; returns the port that was bound."""
+        self._keep(self.control.tools.prepare())
         self._data()  # what tools send goes through it, and it closes after this listener
         inquiries = Inquiries(self.desk, self.names)
         routes = doors(self.control, self.flows, inquiries, lambda: self.config, self._stack)

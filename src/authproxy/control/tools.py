@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import secrets
 import time
@@ -134,6 +135,11 @@ class Tools:
         self._clock = clock
         self._new_id = call_ids()
         self._active = 0
+
+    async def prepare(self) -> None:
+        """Read the tools beside the loop, before somebody asks for them."""
+        if self._limits().enabled:
+            await asyncio.to_thread(self._toolbox)
 
     # --- which there are
 

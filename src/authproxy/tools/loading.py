@@ -6,6 +6,7 @@ import importlib
 import importlib.resources
 import importlib.util
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -21,6 +22,8 @@ _PACKAGE = "authproxy.tools.kits"
 _ALIASES = "aliases"  # the page of names that older documents use
 # libyaml where PyYAML was built with it: some eight times faster
 _Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+_READING = threading.Lock()  # who asks while another thread reads waits for it, instead of reading too
 
 _PAGE = frozenset(
     ("toolkit", "version", "description", "provider", "route", "scope_prefix", "grant_scopes", "tools")
@@ -82,9 +85,15 @@ class Toolbox:
         return self.kits[tool.toolkit]
 
 
-@cache
 def toolbox() -> Toolbox:
-    """The packaged tools. Raises RowFault where the package is not whole."""
+    """The packaged tools; read when they are first asked for, which takes a third of a second. Raises RowFault where
+    the package is not whole."""
+    with _READING:
+        return _packaged()
+
+
+@cache
+def _packaged() -> Toolbox:
     return read_toolbox(_pages())
 
 
