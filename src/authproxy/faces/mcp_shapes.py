@@ -81,11 +81,12 @@ def refused(refusal: Refusal) -> types.CallToolResult:
     )
 
 
-def consent_needed(message: str, url: str, instructions: str = SHOW) -> types.CallToolResult:
-    """What a client is told that can show its user no link by itself: the model does it."""
+def consent_needed(message: str, url: str, more: str = "") -> types.CallToolResult:
+    """What a client is told that can show its user no link by itself: the model does it. `message` says so already,
+    or `more` does."""
     return types.CallToolResult(
-        content=[_text(f"{message}\n{url}\n{instructions}")],
-        structured_content={"message": message, "llm_instructions": instructions, "authorization_url": url},
+        content=[_text("\n".join(filter(None, (message, url, more))))],
+        structured_content={"message": message, "llm_instructions": more or SHOW, "authorization_url": url},
         is_error=True,
     )
 
