@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -737,6 +738,24 @@ async def test_the_wrong_person_ends_the_flow_and_what_was_given_is_revoked(hous
     assert house.sandbox.live_refresh_digests() == set()
     assert await broker.vault.held_tokens(flow.id) is None
     assert await broker.vault.find(key_of()) is None
+
+
+@pytest.mark.scenario("H01", "B03")
+@pytest.mark.parametrize("told", [True, False], ids=["account-told", "account-not-told"])
+async def test_the_wrong_persons_own_connection_is_not_revoked_with_it(house: House, told: bool) -> None:
+    """Many providers revoke by user and client: bob, who opened alice's link, would lose his grant by our doing."""
+    broker = await house.broker(identity=VERIFIER)
+    if not told:
+        ends = replace(broker.settings.providers["acme"].endpoints, userinfo=None)
+        broker.configure(providers={"acme": choice(house.sandbox.base_url, endpoints=ends)})
+    await house.connect(await house.broker(providers=broker.settings.providers), "bob")
+    flow = await start(broker, "alice")
+    callback, cookie = await house.leave(broker, flow, as_user="bob")
+    arrival = await house.arrive(broker, callback, cookie)
+    with pytest.raises(UserMismatch):
+        await broker.flows.confirm(caller=CALLER, ticket=brought(broker, arrival), user="bob")
+    assert len(house.sandbox.live_refresh_digests("bob")) == 2, "dropped, and not revoked"
+    assert await broker.vault.held_tokens(flow.id) is None
 
 
 @pytest.mark.scenario("H01")

@@ -99,6 +99,25 @@ async def test_a_disconnected_connection_is_a_tombstone(vault: Vault) -> None:
     assert await vault.disconnect("nobody", []) is None
 
 
+async def test_whose_connection_a_grant_may_be(vault: Vault) -> None:
+    """Before a grant is revoked that nobody keeps: a provider may end with it all that the account has."""
+    bobs = dataclasses.replace(KEY, user="bob")
+    told = await vault.keep_grant(grant(bobs, provider_account="bob@example.com"), [])
+    elsewhere = ConnectionKey("other", "carol", KEY.provider)
+    assert await vault.is_connected(elsewhere, "client-1", "bob@example.com"), "whatever the tenant"
+    assert not await vault.is_connected(KEY, "client-2", "bob@example.com", "bob"), (
+        "another client's is another"
+    )
+    assert not await vault.is_connected(KEY, "client-1", "bob@elsewhere", "bob"), "another account of bob's"
+    assert not await vault.is_connected(KEY, "client-1", None)
+    assert await vault.is_connected(KEY, "client-1", None, "bob"), "not known, so perhaps"
+    await vault.disconnect(told.id, [])
+    assert not await vault.is_connected(KEY, "client-1", "bob@example.com", "bob")
+    await vault.keep_grant(grant(bobs, provider_account=None), [])
+    assert await vault.is_connected(KEY, "client-1", "bob@example.com", "bob"), "not known, so perhaps"
+    assert not await vault.is_connected(KEY, "client-1", "bob@example.com", "dave")
+
+
 async def test_lists_are_filtered_and_paged(vault: Vault) -> None:
     for number in range(5):
         for tenant in ("acme", "other"):

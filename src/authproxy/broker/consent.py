@@ -117,7 +117,7 @@ class Consents:
         if user != flow.key.user:
             now = await self.fail(flow, "user_mismatch", expect=_UNENDED)
             if held is not None and now.status is not FlowStatus.COMPLETED:
-                await self._give_back(flow, held.tokens)
+                await self._give_back(flow, held.tokens, held.provider_account, user)
             raise UserMismatch("another user opened this link", reason="user_mismatch", user=user)
         if held is None:
             return flow
@@ -225,7 +225,7 @@ class Consents:
         self._same_account(await self._vault.find(flow.key), account)
         events = [self._event(flow, "flow.confirming", {})]
         if not await self._vault.hold_tokens(flow.id, tokens, provider_account=account, events=events):
-            await self._give_back(flow, tokens)
+            await self._give_back(flow, tokens, account)
         return await self._now(flow)
 
     async def _keep(self, flow: Flow, tokens: TokenSet, account: str | None) -> Flow:
@@ -239,7 +239,7 @@ class Consents:
         except GrantChanged:  # the flow has ended meanwhile: superseded, expired, or confirmed by a twin
             now = await self._now(flow)
             if now.status is not FlowStatus.COMPLETED:
-                await self._give_back(flow, tokens)
+                await self._give_back(flow, tokens, account)
             return now
         finally:
             if leased is not None:
@@ -319,8 +319,15 @@ class Consents:
                 await asyncio.sleep(0.25 * 2**turn)
         raise AssertionError("unreachable")
 
-    async def _give_back(self, flow: Flow, tokens: TokenSet) -> None:
+    async def _give_back(
+        self, flow: Flow, tokens: TokenSet, account: str | None, user: str | None = None
+    ) -> None:
+        """Revokes what nobody will keep; but not beside a connection that may be the same account's (`user` is who
+        sat at the browser): many providers revoke by user and client, and it would end with them."""
         try:
+            if await self._vault.is_connected(flow.key, flow.client_id, account, user):
+                log.info("flow.tokens_dropped", provider=flow.key.provider, reason="connected_elsewhere")
+                return
             provider = await self._registrations.provider(flow.key.provider)
             client = self._registrations.client(flow.key.provider)
         except (ProviderMisconfigured, ProviderUnavailable) as refusal:

@@ -70,6 +70,9 @@ _WIPE: Final = """UPDATE connections SET state = 'disconnected', reason = ?, gen
     access_token = NULL, refresh_token = NULL, refresh_digest = NULL, expires_at = NULL, refresh_expires_at = NULL,
     failures = 0, retry_at = NULL, last_error = NULL, intent_digest = NULL, intent_at = NULL, intent_by = NULL
     WHERE id = ? AND generation = ? RETURNING id"""
+_THROUGH: Final = """SELECT 1 AS one FROM connections
+    WHERE provider = ? AND client_id = ? AND state IN ('active', 'misconfigured')"""
+_THEIRS: Final = "tenant = ? AND user_id IN (?, ?)"
 SPENT_KEPT: Final = 200  # generations; digests older than that guard against nothing that still lives
 
 
@@ -109,6 +112,19 @@ class Connections:
         if row is None:
             return None
         return self._read(row), self._safe.open(row["access_token"], cell_name(row, "access_token"))
+
+    async def is_connected(
+        self, key: ConnectionKey, client_id: str, account: str | None, other: str | None = None
+    ) -> bool:
+        """Whether a live connection through this client may be `account`'s at the key's provider: one that is known
+        to be, of whatever tenant, or, where that is not known, one of the key's user or of the `other` user."""
+        users = (key.tenant, key.user, key.user if other is None else other)
+        if account is None:
+            rows = await self.backend.read(f"{_THROUGH} AND {_THEIRS}", key.provider, client_id, *users)
+        else:
+            known = f"{_THROUGH} AND (provider_account = ? OR (provider_account IS NULL AND {_THEIRS}))"
+            rows = await self.backend.read(known, key.provider, client_id, account, *users)
+        return bool(rows)
 
     async def generation(self, connection_id: str) -> tuple[int, State] | None:
         """The cheap look at what a held token may have missed."""
