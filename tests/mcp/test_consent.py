@@ -102,6 +102,7 @@ async def test_the_wait_ends_and_the_link_stays_good(start: Start) -> None:
     assert len(person.links) == 1
 
 
+@pytest.mark.scenario("H04")
 async def test_a_refusal_at_the_provider_ends_the_call(start: Start) -> None:
     place = await start()
 
@@ -175,6 +176,7 @@ async def _without_flows(tx: Any) -> None:
     await tx.run("DELETE FROM flows")
 
 
+@pytest.mark.scenario("I04")
 async def test_a_state_that_is_not_ours_is_refused(start: Start) -> None:
     place = await start()
     await place.agent("bob", name="other")
@@ -198,6 +200,7 @@ async def test_a_state_that_is_not_ours_is_refused(start: Start) -> None:
             )
 
 
+@pytest.mark.scenario("H01")
 async def test_somebody_elses_browser_cannot_complete_it_where_users_are_confirmed(start: Start) -> None:
     """The link was made for alice; mallory opens it, and consents with an account of their own."""
     place = await start(

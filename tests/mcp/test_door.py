@@ -51,6 +51,7 @@ async def test_who_shows_no_key_or_a_bad_one_is_refused_as_everywhere(start: Sta
     assert not any(key.encode() in said for said in place.said)
 
 
+@pytest.mark.scenario("I05")
 async def test_the_user_is_one_whom_the_caller_may_act_for(start: Start) -> None:
     place = await start()
     key = await place.agent("alice")

@@ -27,6 +27,7 @@ async def every_tool(client: Client) -> list[types.Tool]:
     return found
 
 
+@pytest.mark.scenario("F11")
 @BOTH
 async def test_a_tool_is_called_on_the_walk(place: Place, mode: str) -> None:
     async with place.client(mode) as client:
@@ -106,6 +107,17 @@ async def test_what_is_not_offered_does_not_exist(place: Place, mode: str) -> No
             await client.call_tool(TOOL, GIVEN)
     async with place.client(mode, query="?toolkit=github") as client:
         assert (await client.list_tools()).tools
+
+
+@BOTH
+async def test_what_the_rules_deny_is_not_listed(start: Start, mode: str) -> None:
+    place = await start(tools={"rules": [{"tools": ["destructive", "write"], "effect": "deny"}, {}]})
+    async with place.client(mode) as client:
+        tools = (await client.list_tools()).tools
+        assert tools
+        assert all(tool.annotations and tool.annotations.read_only_hint for tool in tools)
+        with pytest.raises(MCPError):
+            await client.call_tool("Github_SetStarred", {"owner": "octo", "name": "cat"})
 
 
 @BOTH
