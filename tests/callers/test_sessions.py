@@ -23,7 +23,7 @@ def session(key: str = KEY, **changes: object) -> Session:
     made = Session(
         id="ses_1",
         tenant="default",
-        agent="app/mailer",
+        agent="app",
         user="alice",
         digest=digest_of(key),
         minted_by="agt_1",
@@ -108,7 +108,7 @@ async def test_a_session_is_its_user_and_no_operator() -> None:
     assert await known(at) == Identified(
         Caller(
             "default",
-            "app/mailer",
+            "app",
             "session",
             ("alice",),
             bound_user="alice",

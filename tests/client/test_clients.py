@@ -131,13 +131,14 @@ async def test_connections_are_listed_ended_and_waited_for(town: Town, ask: Any,
 
 async def test_sessions(town: Town, ask: Any, make: Make) -> None:
     made = await ask.sessions.mint(
-        "sara", agent="app/reader", routes=["sandbox"], tools=["read_only"], ttl=300, renewable_for=900
+        "sara", label="reader", routes=["sandbox"], tools=["read_only"], ttl=300, renewable_for=900
     )
     assert made.key.startswith("apx_")
     assert made.key not in repr(made)
     one = made.session
-    assert (one.agent, one.user, one.state, one.routes, one.tools) == (
-        "app/reader",
+    assert (one.agent, one.label, one.user, one.state, one.routes, one.tools) == (
+        "app",
+        "reader",
         "sara",
         "active",
         ("sandbox",),

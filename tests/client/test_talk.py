@@ -214,7 +214,7 @@ def test_only_what_reads_is_sent_again(fault: Any) -> None:
     changes: Iterable[Steps[Any]] = (
         talk.start("alice", "google", (), next_uri=None, account=None),
         talk.execute("Gmail.SendEmail", {}, "alice", None, 1),
-        talk.mint("alice", agent=None, routes=None, tools=None, ttl=None, renewable_for=None),
+        talk.mint("alice", agent=None, label=None, routes=None, tools=None, ttl=None, renewable_for=None),
         talk.renew("ses_1", None),
         talk.revoke("ses_1"),
         talk.disconnect("con_1"),

@@ -360,7 +360,7 @@ async def test_a_long_job_over_short_tokens_is_paused_by_a_dead_grant_and_goes_o
         browser = await asyncio.to_thread(ground.proxy.connect, "worker")
         assert browser.seen
         before = provider.grants[-1]
-        made = await ground.mint(key=ground.app["key"], user_id="worker", agent="app/job", routes=[lane.name])
+        made = await ground.mint(key=ground.app["key"], user_id="worker", label="job", routes=[lane.name])
         field = b"X-Authproxy-Key: " + made["key"].encode()
         sent: list[bytes | None] = []
 

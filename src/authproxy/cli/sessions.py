@@ -22,7 +22,8 @@ def arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> No
     create = actions.add_parser(
         "create", help="make a credential for one agent and one user; it is shown once"
     )
-    create.add_argument("agent", help="what the agent is called in pages and in the trail")
+    create.add_argument("agent", help="whom rules and the trail take it for")
+    create.add_argument("--label", help="what you call it; means nothing")
     create.add_argument("--user", required=True, help="the one user that it may act for")
     create.add_argument(
         "--route", action="append", dest="routes", metavar="ROUTE", help="a route that it may use; repeatable"
@@ -65,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
             caller,
             user=args.user,
             agent=args.agent,
+            label=args.label,
             routes=None if args.routes is None else tuple(args.routes),
             tools=None if args.tools is None else tuple(args.tools),
             ttl=args.ttl,
@@ -78,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
             {
                 "id": one.id,
                 "agent": one.agent,
+                "label": one.label,
                 "user": one.user,
                 "routes": _names(one.routes),
                 "tools": _names(one.tools),
@@ -102,11 +105,12 @@ def run(args: argparse.Namespace) -> int:
             say_json(shown)
             return DONE
         table(
-            ("id", "agent", "user", "routes", "tools", "state", "expires"),
+            ("id", "agent", "label", "user", "routes", "tools", "state", "expires"),
             [
                 (
                     one["id"],
                     one["agent"],
+                    one["label"] or "",
                     one["user_id"],
                     _names(one["routes"]),
                     _names(one["tools"]),

@@ -250,16 +250,24 @@ class Sessions:
         user: str,
         *,
         agent: str | None = None,
+        label: str | None = None,
         routes: Sequence[str] | None = None,
         tools: Sequence[str] | None = None,
         ttl: int | None = None,
         renewable_for: int | None = None,
     ) -> NewSession:
-        """Make one. `ttl` and `renewable_for` are seconds; `tools` are names or patterns (`Gmail.*`, `read_only`), and
-        where only they are said, it may use no route by itself."""
+        """Make one. `agent` is the key's own, unless it is an operator's; `label` is for people. `ttl` and
+        `renewable_for` are seconds; `tools` are names or patterns (`Gmail.*`, `read_only`), and where only they are
+        said, it may use no route by itself."""
         made: NewSession = self._run(
             self._talk.mint(
-                user, agent=agent, routes=routes, tools=tools, ttl=ttl, renewable_for=renewable_for
+                user,
+                agent=agent,
+                label=label,
+                routes=routes,
+                tools=tools,
+                ttl=ttl,
+                renewable_for=renewable_for,
             )
         )
         return made

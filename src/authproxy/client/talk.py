@@ -269,13 +269,14 @@ class Talk:
         user: str,
         *,
         agent: str | None,
+        label: str | None,
         routes: Sequence[str] | None,
         tools: Sequence[str] | None,
         ttl: int | None,
         renewable_for: int | None,
     ) -> Steps[NewSession]:
         body: dict[str, Any] = {"user_id": user}
-        body |= _given(agent=agent, ttl=ttl, renewable_for=renewable_for)
+        body |= _given(agent=agent, label=label, ttl=ttl, renewable_for=renewable_for)
         body |= _given(
             routes=None if routes is None else list(routes), tools=None if tools is None else list(tools)
         )

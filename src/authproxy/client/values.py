@@ -108,6 +108,7 @@ class Session:
     tools: tuple[str, ...] | None = None
     renewable_until: int | None = None
     revoked_at: int | None = None
+    label: str | None = None
 
     @classmethod
     def of(cls, said: Mapping[str, Any]) -> Self:
@@ -123,6 +124,7 @@ class Session:
             tools=None if said.get("tools") is None else texts(said["tools"]),
             renewable_until=number(said.get("renewable_until")),
             revoked_at=number(said.get("revoked_at")),
+            label=text(said.get("label")),
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import re
 import secrets
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
@@ -22,7 +21,6 @@ DEFAULT_TTL = 3600
 MAX_TTL = 30 * 86400
 MAX_RENEWABLE = 365 * 86400
 MOST_NAMES = 100
-_PART = re.compile(r"(?:/[A-Za-z0-9][A-Za-z0-9._-]{0,62}){1,4}").fullmatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +61,7 @@ class Sessions:
         *,
         user: str,
         agent: str | None = None,
+        label: str | None = None,
         routes: tuple[str, ...] | None = None,
         tools: tuple[str, ...] | None = None,
         ttl: int | None = None,
@@ -70,7 +69,7 @@ class Sessions:
     ) -> NewSession:
         """A session of the caller's tenant, with no more than the caller has.
 
-        `agent` is the caller's own name (the default) or one below it (`mailer/run-7`); an operator may name any.
+        `agent` is the caller's own name, which is the default; an operator may name another. `label` is for people.
         `routes` and `tools` (patterns, see `core.session`) are the only ones that it may use; where only tools are
         said, it may use no route by itself. `ttl` and `renewable_for` are seconds from now. Raises PolicyDenied for
         a session, UserNotAllowed, BadRequest, Overloaded.
@@ -79,6 +78,8 @@ class Sessions:
             raise PolicyDenied("A session cannot mint sessions: its minter can", reason="session")
         speak_for(caller, user)
         name = _agent(caller, agent)
+        if label is not None and (len(label) > 100 or not label.isprintable()):
+            raise BadRequest("label must be up to 100 printable characters", reason="label")
         routes, tools = self._limits(routes, tools)
         ttl = DEFAULT_TTL if ttl is None else ttl
         if not 1 <= ttl <= MAX_TTL:
@@ -107,6 +108,7 @@ class Sessions:
             created_at=now,
             expires_at=now + ttl,
             renewable_until=None if renewable_for is None else now + renewable_for,
+            label=label,
         )
         kept = await self._vault.add_session(session, _telling("session.created", caller, now))
         self._metrics.sessions_created.inc()
@@ -204,18 +206,15 @@ def _minter(caller: Caller) -> str:
 
 
 def _agent(caller: Caller, name: str | None) -> str:
-    """A name that stands for no more than the caller's own."""
+    """Whom rules, limits and records take the session for: nobody who might be allowed what the caller is not."""
     if name is None or name == caller.agent:
         return caller.agent
     if caller.operator:
         if len(name) <= 200 and name.isprintable():
             return name
         raise BadRequest("An agent needs a printable name", reason="agent")
-    if len(name) <= 200 and name.startswith(caller.agent) and _PART(name[len(caller.agent) :]):
-        return name
     raise BadRequest(
-        f"agent must be {caller.agent}, or one of its own: {caller.agent}/NAME (letters, digits, `.`, - and _)",
-        reason="agent",
+        f"This key mints sessions for {caller.agent} alone; what you call them is the label", reason="agent"
     )
 
 
@@ -231,6 +230,7 @@ def _telling(kind: str, caller: Caller, at: int) -> Telling:
         data = {
             "session_id": session.id,
             "name": session.agent,
+            "label": session.label,
             "minted_by": session.minted_by,
             "routes": None if session.routes is None else [*session.routes],
             "tools": None if session.tools is None else [*session.tools],

@@ -101,6 +101,7 @@ def session(one: Session, now: float) -> dict[str, Any]:
         "id": one.id,
         "tenant": one.tenant,
         "agent": one.agent,
+        "label": one.label,
         "user_id": one.user,
         "state": state,
         "routes": None if one.routes is None else list(one.routes),

@@ -187,7 +187,8 @@ class AgentKey:
 class Session:
     """A credential for one agent and one user that another caller has minted, as kept: its digest, never its text.
 
-    `minted_by` is the id of the minter's key (`agt_…`), else its kind and name. `routes` and `tools` are the only
+    `agent` is who it is for every rule; `label` is what its minter calls it, and means nothing. `minted_by` is the id
+    of the minter's key (`agt_…`), else its kind and name. `routes` and `tools` are the only
     ones that it may use, None: all. `ttl` is in seconds, and what a renewal adds; after `renewable_until` (None:
     from the beginning) nothing is added any more.
     """
@@ -205,6 +206,7 @@ class Session:
     expires_at: int
     renewable_until: int | None = None
     revoked_at: int | None = None
+    label: str | None = None
 
 
 class ApprovalStatus(StrEnum):

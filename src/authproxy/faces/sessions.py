@@ -21,7 +21,7 @@ from authproxy.faces.inquiry import (
     texts_in,
 )
 
-_FIELDS = frozenset({"user_id", "agent", "routes", "tools", "ttl", "renewable_for"})
+_FIELDS = frozenset({"user_id", "agent", "label", "routes", "tools", "ttl", "renewable_for"})
 
 
 class Sessions:
@@ -53,6 +53,7 @@ class Sessions:
             caller,
             user=user,
             agent=text_in(body, "agent"),
+            label=text_in(body, "label"),
             routes=None if body.get("routes") is None else texts_in(body, "routes"),
             tools=None if body.get("tools") is None else texts_in(body, "tools"),
             ttl=seconds_in(body, "ttl"),

@@ -218,7 +218,8 @@ _SESSIONS: Final = (
         created_at {int} NOT NULL,
         expires_at {int} NOT NULL,
         renewable_until {int},
-        revoked_at {int}
+        revoked_at {int},
+        label {text}
     ){strict}""",
     "CREATE UNIQUE INDEX sessions_digest ON sessions (digest)",
     "CREATE INDEX sessions_minter ON sessions (tenant, minted_by, expires_at) WHERE revoked_at IS NULL",

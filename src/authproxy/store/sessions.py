@@ -25,7 +25,7 @@ Telling = Callable[[Session], Sequence[Event]]
 """What is written into the outbox of a session as it was stored."""
 
 _INSERT: Final = """INSERT INTO sessions (id, tenant, agent, user_id, digest, minted_by, routes, tools, ttl,
-    created_at, expires_at, renewable_until) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+    created_at, expires_at, renewable_until, label) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _MINTER: Final = "SELECT expires_at, revoked_at FROM agents WHERE tenant = ? AND id = ?"
 _LIVE: Final = """SELECT count(*) AS live FROM sessions
     WHERE tenant = ? AND minted_by = ? AND revoked_at IS NULL AND expires_at > ?"""
@@ -70,6 +70,7 @@ class Sessions:
                 kept.created_at,
                 kept.expires_at,
                 kept.renewable_until,
+                kept.label,
             )
             await write_events(tx, tell(kept))
             return kept
@@ -201,6 +202,7 @@ def _session_of(row: Row) -> Session | None:
         expires_at=row["expires_at"],
         renewable_until=row["renewable_until"],
         revoked_at=row["revoked_at"],
+        label=row["label"],
     )
 
 
