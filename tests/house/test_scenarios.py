@@ -16,7 +16,8 @@ PROMISED = [
 
 
 def test_the_table_is_up_to_date() -> None:
-    assert TABLE.read_text() == table(), "run `python -m tests.house.scenarios`"
+    stale = TABLE.read_text() != table()  # their difference would take minutes to draw
+    assert not stale, "run `python -m tests.house.scenarios`"
 
 
 def test_every_mark_names_a_scenario() -> None:
