@@ -20,9 +20,10 @@ README = (ROOT / "README.md").read_text()
 
 def test_the_readme_s_tables_are_complete() -> None:
     """Every setting, refusal and metric, as the code has them."""
-    assert written(README) == README, "run `python -m tests.house.tables`"
-    for table in TABLES.values():
-        assert table() in README
+    stale = written(README) != README  # their difference would take minutes to draw
+    assert not stale, "run `python -m tests.house.tables`"
+    missing = [name for name, table in TABLES.items() if table() not in README]
+    assert not missing
 
 
 def test_the_tables_name_everything() -> None:
