@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from authproxy.core.tool_faults import KnownTool, tool_faults
 from authproxy.core.tool_rules import (
     FieldRefused,
     FieldRule,
@@ -16,7 +17,6 @@ from authproxy.core.tool_rules import (
     held,
     offered,
     ruling,
-    tool_faults,
 )
 
 SEND = Subject("Gmail.SendEmail", False, False, False, "mailer", "alice")
@@ -163,6 +163,98 @@ def test_what_is_redacted_and_dropped() -> None:
 def test_a_path_that_leads_nowhere_changes_nothing() -> None:
     for value in ({"a": 1}, [1, 2], "text", None, 7, {"a": None}):
         assert held(value, [FieldRule("x.y", allow=("no",), drop=True)]) == value
+
+
+@pytest.mark.parametrize("agent", ["mailer/run-7", "mailer/a/b"])
+def test_what_is_said_of_an_agent_is_said_of_all_below_it(agent: str) -> None:
+    below = SEND._replace(agent=agent)
+    never = ToolRule(agents=("mailer",), effect="deny")
+    assert ruling((never, ToolRule()), below) == never, "a session may be called so by whoever holds the key"
+    assert not offered((never, ToolRule()), below)
+    assert list(concerned([ToolHook(agents=("mailer",))], below))
+    for other in ("mailer2", "mail/er", "x/mailer", "/mailer", ""):
+        assert ruling((never, ToolRule()), SEND._replace(agent=other)) == ToolRule()
+    assert ruling((ToolRule(agents=("mailer/*",)),), SEND) is None
+
+
+@pytest.mark.parametrize(
+    "value", ["card 4111", ["card 4111"], {"a": ["card 4111"]}, {"card 4111": {"x": 1}}, 4111]
+)
+def test_everything_from_a_place_on_is_redacted(value: Any) -> None:
+    rules = (FieldRule("**", redact=("4111",)), FieldRule("top.**", redact=("4111",)))
+    assert "4111" not in repr(held(value, rules[:1]))
+    assert "4111" not in repr(held({"top": value}, rules[1:]))
+
+
+def test_everything_from_a_place_on_is_dropped() -> None:
+    rule = [FieldRule("a.**", drop=True)]
+    for value, left in (("text", None), ([1, [2]], []), ({"x": 1}, {}), (7, None)):
+        assert held({"a": value, "b": 1}, rule) == {"a": left, "b": 1}
+
+
+def test_names_that_are_redacted_alike_stay_apart() -> None:
+    value = {f"{number}@x.test": number for number in range(50)}
+    found = held({"by": value}, [FieldRule("by", redact=(r"\d+@x\.test",))])["by"]
+    assert sorted(found.values()) == list(range(50))
+    assert all("@" not in name for name in found)
+
+
+def test_a_number_is_a_number_still_where_nothing_is_found_in_it() -> None:
+    assert held({"a": 1, "b": 1.5, "c": True}, [FieldRule("**", redact=("x",))]) == {
+        "a": 1,
+        "b": 1.5,
+        "c": True,
+    }
+
+
+def test_a_value_that_cannot_be_judged_does_not_pass() -> None:
+    with pytest.raises(FieldRefused):
+        held({"a": "text"}, [FieldRule("a", redact=("x",))], lambda _pattern, _text: None)
+    deep: Any = "x"
+    for _ in range(5000):
+        deep = [deep]
+    with pytest.raises(FieldRefused):
+        held({"a": deep}, [FieldRule("**", redact=("y",))])
+
+
+def test_a_long_text_of_a_stranger_costs_no_more_than_its_length() -> None:
+    text = "secret" * 100_000
+    rule = FieldRule(
+        "body", deny=("*secret*password*", "*s*e*c*r*e*t*s*x*"), allow=("*secret*", "*none*of*it*")
+    )
+    assert held({"body": text}, [rule])
+    with pytest.raises(FieldRefused):
+        held({"body": f"{text} the password is"}, [rule])
+
+
+TOOLS = (
+    KnownTool("Gmail.SendEmail", False, False, False, {"recipient", "body"}),
+    KnownTool("Gmail.ListEmails", True, False, True, {"n_emails"}),
+)
+
+
+@pytest.mark.parametrize(
+    ("one", "faults"),
+    [
+        (ToolRule(tools=("Gmail.SendEmail", "Gmail.*:write", "write", "*", "*.ListEmails")), []),
+        (ToolRule(tools=("Gmail.SendMail",), effect="deny"), ["tools.rules[0].tools[0]"]),
+        (ToolRule(tools=("gmail.SendEmail",)), ["tools.rules[0].tools[0]"]),
+        (ToolRule(tools=("Notion.*",)), ["tools.rules[0].tools[0]"]),
+        (ToolRule(tools=(), agents=(), users=()), [f"tools.rules[0].{x}" for x in ("tools", "agents", "users")]),
+        (ToolHook(), ["tools.hooks[0]"]),
+        (ToolHook(input=(FieldRule("recipient", drop=True), FieldRule("n_emails", drop=True))), []),
+        (
+            ToolHook(tools=("Gmail.*:write",), input=(FieldRule("recipients", allow=("x",)),)),
+            ["tools.hooks[0].input[0].field"],
+        ),
+        (ToolHook(input=(FieldRule("*", deny=("x",)), FieldRule("**.a", deny=("x",)))), []),
+        (ToolHook(output=(FieldRule("anything", redact=("x*",)),)), ["tools.hooks[0].output[0].redact[0]"]),
+        (ToolHook(output=(FieldRule("anything", redact=("a{99999999999}",)),)), ["tools.hooks[0].output[0].redact[0]"]),
+    ],
+)  # fmt: skip
+def test_what_names_nothing_that_there_is_holds_nothing(one: ToolRule | ToolHook, faults: list[str]) -> None:
+    rules, hooks = ((one,), ()) if isinstance(one, ToolRule) else ((), (one,))
+    assert [path for path, _ in tool_faults(rules, hooks, TOOLS)] == faults
 
 
 def test_faults_are_told_with_their_path() -> None:

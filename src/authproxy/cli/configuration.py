@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from authproxy.cli.console import USAGE, Stop
+from authproxy.core.known import Known, catalogue
 from authproxy.core.model import Environment
 from authproxy.core.strict import ConfigFaults, Fault, Reading, read
+from authproxy.core.tool_faults import KnownTool
 
 
 def load(args: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> Reading:
@@ -25,7 +27,29 @@ def reading(
 ) -> Reading:
     """One file as values. Raises ConfigFaults, or Stop where there is no such file."""
     path, text = text_of(file)
-    return read(text, file=file, environ=environ, read_file=beside(path), environment=environment)
+    return read(
+        text, file=file, environ=environ, read_file=beside(path), environment=environment, known=known()
+    )
+
+
+def known() -> Known:
+    """What a configuration is read against: the catalogue, and the tools by name."""
+    return catalogue()._replace(tools=_tools)
+
+
+def _tools() -> list[KnownTool]:
+    from authproxy.tools.loading import toolbox  # only where there are rules for tools: it reads all of them
+
+    return [
+        KnownTool(
+            tool.qualified_name,
+            tool.marks.read_only,
+            tool.marks.destructive,
+            tool.marks.idempotent,
+            frozenset(one.name for one in tool.parameters),
+        )
+        for tool in toolbox()
+    ]
 
 
 def text_of(file: str) -> tuple[Path, str]:

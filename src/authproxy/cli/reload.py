@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from authproxy.cli.configuration import beside, text_of
+from authproxy.cli.configuration import beside, known, text_of
 from authproxy.cli.console import Stop
 from authproxy.core.changes import fixed, line_of
 from authproxy.core.errors import Refusal, StoreUnavailable
@@ -70,6 +70,7 @@ class Reloader:
             environ=os.environ,
             read_file=beside(path),
             environment=self._environment,
+            known=known(),
         )
 
     def _demand_changeable(self, text: str, config: Config) -> None:

@@ -14,7 +14,7 @@ from authproxy.core.model import Environment
 from authproxy.core.origin import Origin, canonical_host, read_base_url, read_host_port, read_origin
 from authproxy.core.policy import NEVER, glob_fault, may_match_below
 from authproxy.core.routes import completed, prefix_of, provider_for
-from authproxy.core.tool_rules import tool_faults
+from authproxy.core.tool_faults import tool_faults
 
 LEASE_MARGIN = 10.0  # seconds that a lease outlives its token call
 
@@ -417,8 +417,11 @@ def listeners(config: Config, known: Known) -> Findings:
 
 
 def tools(config: Config, known: Known) -> Findings:
-    """Patterns are what they say."""
-    for path, message in tool_faults(config.tools.rules, config.tools.hooks):
+    """Patterns are what they say, and what they name is there."""
+    rules, hooks = config.tools.rules, config.tools.hooks
+    if not (rules or hooks):
+        return
+    for path, message in tool_faults(rules, hooks, None if known.tools is None else known.tools()):
         yield Finding(path, message)
 
 

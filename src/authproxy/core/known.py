@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from authproxy.core.config import ProviderChoice, RouteChoice
@@ -12,6 +12,7 @@ from authproxy.core.origin import Origin, read_base_url, read_host_port
 from authproxy.core.packaged import entry_name
 from authproxy.core.providers import catalogue as entries
 from authproxy.core.providers import catalogue_routes, provider_of
+from authproxy.core.tool_faults import KnownTool
 
 
 class KnownProvider(NamedTuple):
@@ -47,11 +48,13 @@ class KnownProvider(NamedTuple):
 
 
 class Known(NamedTuple):
-    """`provider` answers None for what is not in the catalogue, and a sentence for what cannot be merged."""
+    """`provider` answers None for what is not in the catalogue, and a sentence for what cannot be merged. `tools` are
+    those that there are; None: names of tools are not looked at."""
 
     routes: Mapping[str, RouteChoice]
     names: Collection[str]
     provider: Callable[[str, ProviderChoice], KnownProvider | str | None]
+    tools: Callable[[], Sequence[KnownTool]] | None = None
 
 
 def catalogue() -> Known:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
-from authproxy.core.session import pattern_fault, tool_allowed
+from authproxy.core.session import tool_allowed
 from authproxy.core.setting import setting
 
 REDACTED = "[redacted]"
 _FIELD = r"(\*\*|\*|[A-Za-z0-9_-]+)(\.(\*\*|\*|[A-Za-z0-9_-]+))*"
-_FIELD_SAID = "must be names joined by dots; `*` is any name, `**` everything below"
+_FIELD_SAID = "must be names joined by dots; `*` is any name, `**` everything from there on"
 _TOOLS = (
     "names (`Gmail.SendEmail`, `Gmail.*`), marks (`read_only`, `destructive`, …), or both (`Gmail.*:write`)"
 )
+_AGENTS = "agents by name, and all below one (`mailer` is `mailer/run-7` too); `*` stands for any characters"
 
 Approver = Literal["operator", "user"]
+Rewrite = Callable[[re.Pattern[str], str], str | None]
+"""A text with what a pattern finds in it redacted; None where that cannot be said, and so the value may not pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,7 @@ class ToolRule:
     """A word about calls. The first that fits a call decides; where there are rules and none fits, it is refused."""
 
     tools: tuple[str, ...] = setting(_TOOLS, ("*",))
-    agents: tuple[str, ...] = setting("agents by name; `*` stands for any characters", ("*",))
+    agents: tuple[str, ...] = setting(_AGENTS, ("*",))
     users: tuple[str, ...] = setting("users by id; `*` stands for any characters", ("*",))
     effect: Literal["allow", "deny"] = setting(
         "what becomes of a call that fits; one denied to an agent whoever its user is, is not listed either",
@@ -51,7 +55,8 @@ class FieldRule:
     )
     deny: tuple[str, ...] = setting("globs: a value that fits one, or a part of which does, is refused", ())
     redact: tuple[str, ...] = setting(
-        f"regular expressions: what they find in a text is replaced by `{REDACTED}`", ()
+        f"regular expressions: what they find in a text, a number or a name below is replaced by `{REDACTED}`",
+        (),
     )
     drop: bool = setting("take it out altogether", False)
 
@@ -61,7 +66,7 @@ class ToolHook:
     """What calls that fit are held to, before and after; all that fit are applied, in their order."""
 
     tools: tuple[str, ...] = setting(_TOOLS, ("*",))
-    agents: tuple[str, ...] = setting("agents by name; `*` stands for any characters", ("*",))
+    agents: tuple[str, ...] = setting(_AGENTS, ("*",))
     users: tuple[str, ...] = setting("users by id; `*` stands for any characters", ("*",))
     input: tuple[FieldRule, ...] = setting("of the arguments, before anything is sent", ())
     output: tuple[FieldRule, ...] = setting("of the result, before the caller gets it", ())
@@ -94,7 +99,7 @@ def offered(rules: Sequence[ToolRule], subject: Subject) -> bool:
     if not rules:
         return True
     for rule in rules:
-        if not (_of_tool(rule, subject) and _fits(rule.agents, subject.agent)):
+        if not (_of_tool(rule, subject) and _of_agent(rule, subject)):
             continue
         certain = "*" in rule.users if subject.user is None else _fits(rule.users, subject.user)
         if rule.effect == "deny":
@@ -110,38 +115,19 @@ def concerned(hooks: Sequence[ToolHook], subject: Subject) -> Iterator[ToolHook]
     return (hook for hook in hooks if _concerns(hook, subject))
 
 
-def held(value: Any, rules: Sequence[FieldRule]) -> Any:
+def redacted(pattern: re.Pattern[str], text: str) -> str:
+    """The text with all that the pattern finds taken out, however long that takes."""
+    return pattern.sub(REDACTED, text)
+
+
+def held(value: Any, rules: Sequence[FieldRule], rewrite: Rewrite = redacted) -> Any:
     """The value as the rules let it pass. Raises FieldRefused; the value itself is left as it was."""
     for rule in rules:
-        value = _walked(value, rule.field.split("."), rule)
-    return value
-
-
-def tool_faults(rules: Sequence[ToolRule], hooks: Sequence[ToolHook]) -> Iterator[tuple[str, str]]:
-    """What is wrong with them: path and message."""
-    patterns = {f"tools.rules[{index}]": one.tools for index, one in enumerate(rules)}
-    patterns |= {f"tools.hooks[{index}]": one.tools for index, one in enumerate(hooks)}
-    for path, tools in patterns.items():
-        for at, pattern in enumerate(tools):
-            if fault := pattern_fault(pattern):
-                yield f"{path}.tools[{at}]", fault
-    for index, rule in enumerate(rules):
-        if rule.approve is not None and rule.effect == "deny":
-            yield f"tools.rules[{index}].approve", "is of no use where the effect is `deny`"
-    for index, hook in enumerate(hooks):
-        for side, fields in (("input", hook.input), ("output", hook.output)):
-            for at, one_field in enumerate(fields):
-                yield from _field_faults(f"tools.hooks[{index}].{side}[{at}]", one_field)
-
-
-def _field_faults(path: str, rule: FieldRule) -> Iterator[tuple[str, str]]:
-    if not (rule.allow or rule.deny or rule.redact or rule.drop):
-        yield path, "says nothing: give allow, deny, redact or drop"
-    for at, pattern in enumerate(rule.redact):
         try:
-            re.compile(pattern)
-        except re.error:
-            yield f"{path}.redact[{at}]", "is no regular expression"
+            value = _walked(value, tuple(rule.field.split(".")), rule, rewrite)
+        except RecursionError:  # deeper than can be looked into
+            raise FieldRefused(rule.field) from None
+    return value
 
 
 _FREE = ToolRule()
@@ -150,7 +136,7 @@ _FREE = ToolRule()
 def _concerns(one: ToolRule | ToolHook, subject: Subject) -> bool:
     return (
         _of_tool(one, subject)
-        and _fits(one.agents, subject.agent)
+        and _of_agent(one, subject)
         and ("*" in one.users if subject.user is None else _fits(one.users, subject.user))
     )
 
@@ -165,69 +151,116 @@ def _of_tool(one: ToolRule | ToolHook, subject: Subject) -> bool:
     )
 
 
+def _of_agent(one: ToolRule | ToolHook, subject: Subject) -> bool:
+    """By the agent's name, or one that it stands below: whoever has that one names those below it as it likes."""
+    names, name = [subject.agent], subject.agent
+    while cut := name.rpartition("/")[0]:
+        names.append(cut)
+        name = cut
+    return any(_fits(one.agents, each) for each in names)
+
+
 def _fits(globs: Sequence[str], name: str) -> bool:
-    return any(_glob(one, fold=False)(name) for one in globs)
+    return any(_glob(one)(name) for one in globs)
 
 
-def _walked(value: Any, path: Sequence[str], rule: FieldRule) -> Any:
+def _walked(value: Any, path: tuple[str, ...], rule: FieldRule, rewrite: Rewrite) -> Any:
     """The value with the rule applied wherever the path leads."""
+    if not path or path == ("**",):
+        return _leaves(value, rule, rewrite)
     if isinstance(value, list | tuple):
-        return [_walked(item, path, rule) for item in value]
-    if not path:
-        return _leaves(value, rule)
+        return [_walked(item, path, rule, rewrite) for item in value]
     if not isinstance(value, Mapping):
         return value
     step, rest = path[0], path[1:]
     if step == "**":
-        return _leaves(value, rule) if not rest else _anywhere(value, rest, rule)
+        return _anywhere(value, rest, rule, rewrite)
     changed = {}
     for name, item in value.items():
         if step not in ("*", name):
             changed[name] = item
         elif rest or not rule.drop:
-            changed[name] = _walked(item, rest, rule)
+            changed[name] = _walked(item, rest, rule, rewrite)
     return changed
 
 
-def _anywhere(value: Any, path: Sequence[str], rule: FieldRule) -> Any:
+def _anywhere(value: Any, path: tuple[str, ...], rule: FieldRule, rewrite: Rewrite) -> Any:
     """The rule applied where the path begins here, or at any depth below."""
-    value = _walked(value, path, rule)
-    if isinstance(value, Mapping):
-        return {name: _anywhere(item, path, rule) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_anywhere(item, path, rule) for item in value]
-    return value
+        return [_anywhere(item, path, rule, rewrite) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    value = _walked(value, path, rule, rewrite)
+    return {name: _anywhere(item, path, rule, rewrite) for name, item in value.items()}
 
 
-def _leaves(value: Any, rule: FieldRule) -> Any:
+def _leaves(value: Any, rule: FieldRule, rewrite: Rewrite) -> Any:
     if isinstance(value, Mapping):
         if rule.drop:
             return {}
-        return {name: _leaves(item, rule) for name, item in value.items()}
+        changed: dict[Any, Any] = {}
+        for name, item in value.items():
+            changed[_name(name, changed, rule, rewrite)] = _leaves(item, rule, rewrite)
+        return changed
     if isinstance(value, list | tuple):
-        return [_leaves(item, rule) for item in value]
-    if value is None:
+        return [] if rule.drop else [_leaves(item, rule, rewrite) for item in value]
+    if value is None or rule.drop:
         return None
     text = value if isinstance(value, str) else str(value).lower()
     _demand(text, rule)
-    for pattern in rule.redact if isinstance(value, str) else ():
-        value = _regex(pattern).sub(REDACTED, value)
-    return value
+    said = _rewritten(text, rule, rewrite)
+    return value if said == text else said
+
+
+def _name(name: Any, taken: Mapping[Any, Any], rule: FieldRule, rewrite: Rewrite) -> Any:
+    """A name may be what somebody wrote as well. Two that look alike now stay two."""
+    said = _rewritten(name, rule, rewrite) if isinstance(name, str) else name
+    if said == name or said not in taken:
+        return said
+    return next(each for count in itertools.count(len(taken)) if (each := f"{said} {count}") not in taken)
+
+
+def _rewritten(text: str, rule: FieldRule, rewrite: Rewrite) -> str:
+    for pattern in rule.redact:
+        said = rewrite(_regex(pattern), text)
+        if said is None:
+            raise FieldRefused(rule.field)
+        text = said
+    return text
 
 
 def _demand(text: str, rule: FieldRule) -> None:
-    parts = [part for part in (one.strip() for one in re.split(r"[,;\n]", text)) if part]
-    if rule.allow and not all(any(_glob(one)(part) for one in rule.allow) for part in parts):
+    if not (rule.allow or rule.deny):
+        return
+    folded = text.casefold()
+    parts = [part for part in (one.strip() for one in re.split(r"[,;\n]", folded)) if part]
+    allow, deny = ([_glob(glob.casefold()) for glob in globs] for globs in (rule.allow, rule.deny))
+    if allow and not all(any(fits(part) for fits in allow) for part in parts):
         raise FieldRefused(rule.field)
-    if any(_glob(one)(part) for one in rule.deny for part in (text, *parts)):
+    if any(fits(part) for fits in deny for part in (folded, *parts)):
         raise FieldRefused(rule.field)
 
 
 @lru_cache(maxsize=1024)
-def _glob(glob: str, *, fold: bool = True) -> Callable[[str], Any]:
-    """`*` is any characters, nothing else is special."""
-    pattern = ".*".join(re.escape(part) for part in re.sub(r"\*+", "*", glob).split("*"))
-    return re.compile(pattern, re.DOTALL | (re.IGNORECASE if fold else 0)).fullmatch
+def _glob(glob: str) -> Callable[[str], bool]:
+    """`*` is any characters, nothing else is special. Looks at each character once, whatever somebody sent."""
+    head, *rest = glob.split("*")
+    if not rest:
+        return lambda text: text == head
+    *middle, tail = rest
+
+    def fits(text: str) -> bool:
+        at, end = len(head), len(text) - len(tail)
+        if at > end or not text.startswith(head) or not text.endswith(tail):
+            return False
+        for piece in middle:
+            found = text.find(piece, at, end)
+            if found < 0:
+                return False
+            at = found + len(piece)
+        return True
+
+    return fits
 
 
 @lru_cache(maxsize=1024)
