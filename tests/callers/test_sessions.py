@@ -194,6 +194,27 @@ async def test_a_revocation_elsewhere_is_seen_with_the_next_reading() -> None:
     assert await refused(at) == "revoked_key"
 
 
+async def test_a_renewal_elsewhere_is_seen_when_it_is_needed() -> None:
+    """And what has ended is not looked for again and again."""
+    register = Register(session(renewable_until=9000), session("apx_b", id="ses_2"))
+    at, _ = await desk(register)
+    await known(at)
+    await known(at, "apx_b")
+    register.asked.clear()
+    register.now, register.ticks = 3000.0, 1.0
+    register.sessions[digest_of(KEY)] = session(renewable_until=9000, expires_at=4000)
+    assert (await known(at)).caller.session == "ses_1"
+    with pytest.raises(CallerUnknown):
+        ask(at, "apx_b")
+    register.now, register.ticks = 4000.0, 2.0
+    for _ in range(5):
+        assert await refused(at) == "expired_key"
+    assert register.asked == [1, 1], "once when it might have been, and once when it was not"
+    register.sessions[digest_of(KEY)] = session(renewable_until=9000, expires_at=5000, revoked_at=3999)
+    register.ticks = 3.0
+    assert await refused(at) == "revoked_key"
+
+
 async def test_only_what_is_used_here_is_read_again() -> None:
     register = Register(*(session(f"apx_{n}", id=f"ses_{n}") for n in range(50)))
     at, table = await desk(register)

@@ -14,6 +14,7 @@ from authproxy.core.errors import CallerUnknown, Overloaded
 from authproxy.core.model import Event, Session
 from authproxy.store import sessions as room
 from authproxy.store.base import Transaction
+from authproxy.store.epoch import Epoch
 from authproxy.store.vault import Vault
 from tests.store.parts import NOW, agent
 
@@ -149,6 +150,19 @@ async def test_they_are_counted_and_forgotten_in_time(vault: Vault) -> None:
     assert len(await vault.sessions("acme")) == 3
     await vault.sweep_sessions(NOW + 601 + room.KEPT)
     assert await vault.sessions("acme") == []
+
+
+@pytest.mark.scenario("E09")
+async def test_none_outlives_a_store_that_was_put_back(vault: Vault) -> None:
+    """It may have been revoked since the copy was made."""
+    kept = await vault.add_session(session(), tell)
+
+    async def heard(_kind: str, _data: dict[str, Any]) -> None: ...
+
+    assert await Epoch(vault.backend, None).begin(NOW + 5, said=False, told=heard) is None
+    assert await vault.session("acme", kept.id) == kept
+    assert await Epoch(vault.backend, None).begin(NOW + 5, said=True, told=heard) is not None
+    assert await vault.session("acme", kept.id) == dataclasses.replace(kept, revoked_at=NOW + 5)
 
 
 @pytest.mark.scenario("E03")

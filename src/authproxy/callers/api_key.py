@@ -189,6 +189,9 @@ class ApiKeys:
             raise CallerUnknown("The agent key is not known", reason="unknown_key")
         known.idle = 0
         session = known.session
+        if self._renewed_perhaps(known):
+            self._want(shown.digest)
+            raise CallerUnknown("The session has expired, as far as is known here", reason="unknown_key")
         self._demand_good(session, "The session")
         if session.minted_by.startswith("agt_"):
             minter = self._minters.get(session.minted_by)
@@ -196,6 +199,13 @@ class ApiKeys:
                 raise CallerUnknown("The key that minted this session is not known", reason="unknown_key")
             self._demand_good(minter, "The key that minted this session")
         return known.caller
+
+    def _renewed_perhaps(self, known: _Known) -> bool:
+        """Whether another process may have lengthened what has ended by what was read here."""
+        session, now = known.session, self._clock()
+        if session.revoked_at is not None or not session.expires_at <= now < (session.renewable_until or 0):
+            return False
+        return self._monotonic() - known.read_at >= PAUSE
 
     def _demand_good(self, one: AgentKey | Session, what: str) -> None:
         if one.revoked_at is not None:
@@ -225,15 +235,16 @@ class ApiKeys:
             routes=session.routes,
             tools=session.tools,
         )
-        return _Known(session, caller)
+        return _Known(session, caller, self._monotonic())
 
 
 @dataclass(slots=True)
 class _Known:
-    """A session, and how many readings ago it was last used."""
+    """A session, when it was read, and how many readings ago it was last used."""
 
     session: Session
     caller: Caller
+    read_at: float
     idle: int = 0
 
 

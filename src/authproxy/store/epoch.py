@@ -32,10 +32,13 @@ EVERY: Final = 5.0
 _SAID: Final = (
     "this store is an older copy: refresh tokens in it may have been spent since. Grants of before are refreshed when "
     "a request needs them, and not in the background; each is tried once (`authproxy connections refresh` tries one "
-    "now). What was disconnected or revoked since the backup stands again: agent keys too"
+    "now). What was disconnected or revoked since the backup stands again: agent keys too. Sessions are ended, all of "
+    "them: mint others"
 )
 _KEEP: Final = """INSERT INTO meta (name, value) VALUES ('restored', ?)
     ON CONFLICT (name) DO UPDATE SET value = excluded.value"""
+# One that was revoked since would stand again; they are short-lived, and easily had anew.
+_SESSIONS: Final = "UPDATE sessions SET revoked_at = ? WHERE revoked_at IS NULL"
 _BEFORE: Final = """SELECT count(*) AS n FROM connections
     WHERE state IN ('active', 'misconfigured') AND refresh_token IS NOT NULL AND obtained_at < ?"""
 
@@ -78,6 +81,7 @@ class Epoch:
 
         async def work(tx: Transaction) -> int:
             await tx.run(_KEEP, str(now))
+            await tx.run(_SESSIONS, now)
             return int((await tx.run(_BEFORE, now))[0]["n"])
 
         found = Restored(now, await self._backend.write(work), seen)
