@@ -58,6 +58,7 @@ class Proxy:
             **config,
         }
         self.store = directory / "authproxy.db"
+        self.store_url = f"sqlite:///{self.store}"
         self.file = directory / "routes.yaml"
         # Poisoned on purpose: a proxy that took its surroundings for credentials, or for a way out, would be seen.
         home = directory / "home"
@@ -90,7 +91,7 @@ class Proxy:
 
     def start(self) -> None:
         self.file.write_text(json.dumps(self.config, indent=1))  # which is YAML too
-        command = ["serve", "--config", str(self.file), "--store", f"sqlite:///{self.store}"]
+        command = ["serve", "--config", str(self.file), "--store", self.store_url]
         command += ["--listen", f"127.0.0.1:{self.listen}", "--control", f"127.0.0.1:{self.control}"]
         with (self.directory / "stdout").open("ab") as out, (self.directory / "stderr").open("ab") as err:
             self.process = subprocess.Popen(
