@@ -194,6 +194,42 @@ async def test_a_revocation_elsewhere_is_seen_with_the_next_reading() -> None:
     assert await refused(at) == "revoked_key"
 
 
+async def test_who_was_identified_before_is_nobody_after_the_end() -> None:
+    """For work that outlives the request it came with."""
+    register = Register(session(), session("apx_b", id="ses_2"))
+    at, table = await desk(register)
+    caller, other = (await known(at)).caller, (await known(at, "apx_b")).caller
+    app = Caller("default", "app", "api_key", ("*",), key="agt_1")
+    for one in (caller, other, app):
+        at.demand_standing(one)
+    register.sessions[digest_of(KEY)] = session(revoked_at=2000)
+    await table.reread(digest_of(KEY))
+    with pytest.raises(CallerUnknown):
+        at.demand_standing(caller)
+    at.demand_standing(other)
+    register.minters = [dataclasses.replace(MINTER, revoked_at=2000)]
+    await table.refresh()
+    for one in (other, app):
+        with pytest.raises(CallerUnknown):
+            at.demand_standing(one)
+    at.demand_standing(dataclasses.replace(caller, session="ses_9"))  # forgotten here, which is not ended
+    at.demand_standing(Caller("default", "local", "loopback", ("*",)))
+
+
+async def test_a_change_that_cannot_be_read_is_read_when_it_is_used() -> None:
+    register = Register(session())
+    at, table = await desk(register)
+    await known(at)
+    register.sessions[digest_of(KEY)] = session(revoked_at=2000)
+    register.away = True
+    await table.reread(digest_of(KEY))
+    with pytest.raises(StoreUnavailable):
+        await known(at)
+    register.away = False
+    register.ticks += 1.5
+    assert await refused(at) == "revoked_key"
+
+
 async def test_a_renewal_elsewhere_is_seen_when_it_is_needed() -> None:
     """And what has ended is not looked for again and again."""
     register = Register(session(renewable_until=9000), session("apx_b", id="ses_2"))

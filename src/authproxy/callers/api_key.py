@@ -69,6 +69,7 @@ class ApiKeys:
         self._keys: Mapping[str, tuple[AgentKey, Caller]] = {}
         self._minters: Mapping[str, AgentKey] = {}
         self._sessions: dict[str, _Known] = {}
+        self._digests: dict[str, str] = {}  # by the ids of sessions
         self._wanted: dict[str, None] = {}
         self._missing: dict[str, float] = {}
         self._reading = asyncio.Lock()
@@ -93,6 +94,7 @@ class ApiKeys:
         self._keys = {key.digest: (key, self._caller(key)) for key in keys}
         self._minters = {key.id: key for key in keys}
         self._sessions = found
+        self._digests = {known.session.id: digest for digest, known in found.items()}
         self._read_at = started
 
     async def look_again(self) -> bool:
@@ -118,7 +120,13 @@ class ApiKeys:
     async def reread(self, digest: str) -> None:
         """Know of a change to this session from here on, whatever was being read meanwhile."""
         async with self._reading:
-            self._sessions.pop(digest, None)
+            known = self._sessions.pop(digest, None)
+            if known is None:
+                return  # it is read when it is used
+            try:
+                self._sessions |= await self._found([digest])
+            except StoreUnavailable:
+                log.warning("session_not_read", session=known.session.id)  # and so when it is used
 
     async def _seek(self) -> bool:
         """Read the sessions that are wanted; whether all of them are there, with the keys that minted them."""
@@ -156,7 +164,8 @@ class ApiKeys:
             self._wanted[digest] = None
 
     async def _found(self, digests: Collection[str]) -> dict[str, _Known]:
-        sessions = () if self._load_sessions is None else await self._load_sessions(digests)
+        sessions = () if self._load_sessions is None else tuple(await self._load_sessions(digests))
+        self._digests.update((session.id, session.digest) for session in sessions)
         return {session.digest: self._known(session) for session in sessions}
 
     async def run(self) -> None:
@@ -188,17 +197,28 @@ class ApiKeys:
             self._want(shown.digest)
             raise CallerUnknown("The agent key is not known", reason="unknown_key")
         known.idle = 0
-        session = known.session
         if self._renewed_perhaps(known):
             self._want(shown.digest)
             raise CallerUnknown("The session has expired, as far as is known here", reason="unknown_key")
+        self._demand_alive(known.session)
+        return known.caller
+
+    def demand_standing(self, caller: Caller) -> None:
+        """Raises CallerUnknown; what is not known here now has been forgotten, and not ended."""
+        if caller.session is not None:
+            known = self._sessions.get(self._digests.get(caller.session, ""))
+            if known is not None:
+                self._demand_alive(known.session)
+        elif caller.key is not None and (key := self._minters.get(caller.key)) is not None:
+            self._demand_good(key, "The agent key")
+
+    def _demand_alive(self, session: Session) -> None:
         self._demand_good(session, "The session")
         if session.minted_by.startswith("agt_"):
             minter = self._minters.get(session.minted_by)
             if minter is None or minter.tenant != session.tenant:
                 raise CallerUnknown("The key that minted this session is not known", reason="unknown_key")
             self._demand_good(minter, "The key that minted this session")
-        return known.caller
 
     def _renewed_perhaps(self, known: _Known) -> bool:
         """Whether another process may have lengthened what has ended by what was read here."""

@@ -23,6 +23,9 @@ class Kind(Protocol):
     def recognise(self, shown: Presented, *, peer_is_loopback: bool) -> Caller | None:
         """The caller; None where this kind does not apply; raises CallerUnknown for a credential that is bad."""
 
+    def demand_standing(self, caller: Caller) -> None:
+        """Raises CallerUnknown where one whom this kind has recognised is nobody any more."""
+
     async def look_again(self) -> bool:
         """Whether what is known of callers has been read anew, so that a second asking may end otherwise."""
 
@@ -62,6 +65,11 @@ class Desk:
                 "Agent keys are not accepted here (identity.callers)", reason="kind_not_configured"
             )
         raise CallerUnknown("The request carries no agent key", reason="no_credential")
+
+    def demand_standing(self, caller: Caller) -> None:
+        """Raises CallerUnknown where a caller who was identified before has been revoked or has expired since."""
+        for kind in self._kinds:
+            kind.demand_standing(caller)
 
     async def look_again(self, refused: CallerUnknown) -> bool:
         """Whether it is worth asking again after this refusal: the key may be newer than what is known of keys."""

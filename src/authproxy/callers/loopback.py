@@ -22,5 +22,8 @@ class Loopback:
     def recognise(self, shown: Presented, *, peer_is_loopback: bool) -> Caller | None:
         return self._caller if peer_is_loopback and shown.digest is None else None
 
+    def demand_standing(self, caller: Caller) -> None:
+        """A peer is judged by its connection, which has not moved."""
+
     async def look_again(self) -> bool:
         return False

@@ -94,7 +94,9 @@ class Inquiries:
                 done, _ = await asyncio.wait(
                     (waiting, closing), timeout=LISTENS, return_when=asyncio.FIRST_COMPLETED
                 )
-            return waiting.result() if waiting.done() else await now()
+            found = waiting.result() if waiting.done() else await now()
+            await self.caller(request)  # who has been revoked while waiting is told that, and nothing else
+            return found
         finally:
             closing.cancel()
             waiting.cancel()

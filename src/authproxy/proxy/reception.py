@@ -41,6 +41,7 @@ class Reception:
         settled = incoming.client.place.behalf
         if settled is not None:
             entry.known(settled.caller)
+            self._desk.demand_standing(settled.caller)  # a call of many requests may outlive who began it
             self._allow(settled.caller, settled.user)
             entry.user = settled.user
             return settled.caller, settled.user
