@@ -67,9 +67,9 @@ async def pause(attempt: int) -> None:
 
 def checked(values: Sequence[Value]) -> Sequence[Value]:
     """The values, if a database can hold their texts; names come from requests as they are."""
-    for value in values:
-        if isinstance(value, str) and ("\0" in value or not (value.isascii() or _is_unicode(value))):
-            raise BadRequest("a name in the request is not valid text", reason="text")
+    text = "".join([value for value in values if isinstance(value, str)])  # one look at all of them
+    if "\0" in text or not (text.isascii() or _is_unicode(text)):
+        raise BadRequest("a name in the request is not valid text", reason="text")
     return values
 
 

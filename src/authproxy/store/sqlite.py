@@ -42,7 +42,7 @@ _WORDS: Final = {
     "strict": " STRICT",
 }
 _ONE_ROW: Final = re.compile(r"\bVALUES\s*(\([?,\s]+\))")
-_TOGETHER: Final = 100
+_TOGETHER: Final = (500, 100, 20)  # rows that are inserted with one statement, as many as there are
 _FAR_FILESYSTEMS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "afs", "ceph", "lustre"}
 )
@@ -177,18 +177,20 @@ class SqliteBackend:
             return list(await self._writer.execute_fetchall(self._in_dialect(sql), checked(values)))
 
     async def run_many(self, sql: str, rows: Sequence[Sequence[Value]]) -> None:
-        """One statement for each row, in the transaction that is open; where rows are inserted, one for a hundred.
+        """One statement for each row, in the transaction that is open; where rows are inserted, one for many.
 
         For each statement SQLite's thread lets go of the interpreter, and has to get it back from an event loop that
         may be busy: that is what bounds how many records per second the trail can take.
         """
         text = self._in_dialect(sql)
-        together, at = _for_many(text), 0
+        at = 0
         with _rim(self._path):
-            while together is not None and len(rows) - at >= _TOGETHER:
-                values = [value for row in rows[at : at + _TOGETHER] for value in row]
-                await self._writer.execute_fetchall(together, checked(values))
-                at += _TOGETHER
+            for count in _TOGETHER:
+                together = _for_many(text, count)
+                while together is not None and len(rows) - at >= count:
+                    values = [value for row in rows[at : at + count] for value in row]
+                    await self._writer.execute_fetchall(together, checked(values))
+                    at += count
             cursor = await self._writer.executemany(text, [checked(row) for row in rows[at:]])
             await cursor.close()
 
@@ -245,12 +247,12 @@ def sqlite_path(url: str) -> Path | None:
 
 
 @cache
-def _for_many(sql: str) -> str | None:
-    """The statement for a hundred rows; None where it inserts none."""
+def _for_many(sql: str, count: int) -> str | None:
+    """The statement for so many rows; None where it inserts none."""
     found = _ONE_ROW.search(sql)
     if found is None:
         return None
-    return f"{sql[: found.start(1)]}{','.join([found[1]] * _TOGETHER)}{sql[found.end(1) :]}"
+    return f"{sql[: found.start(1)]}{','.join([found[1]] * count)}{sql[found.end(1) :]}"
 
 
 def _prepare_file(path: Path) -> None:
