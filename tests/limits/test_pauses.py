@@ -96,7 +96,7 @@ class Sent:
 
     def answered(self, status: int, *fields: tuple[bytes, bytes]) -> None:
         assert self.refusal is None, self.refusal
-        head = Head(1, status, b"", list(fields))
+        head = Head(1, status, b"", list(fields), b"")
         exchange = Exchange(Origin("https", "api.github.com", 443), b"")
         self.house.pauses.heard(*self.where, Answer(head, exchange, Nowhere()))
         self.house.pauses.leave(self.entry)

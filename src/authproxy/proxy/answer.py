@@ -26,7 +26,8 @@ class Source(Protocol):
 class Answer:
     """A final answer, its body still arriving.
 
-    Fields are as received: order, case and repetition kept. `ended` is true once the body is whole and all of
+    Fields are as received: order, case and repetition kept; `named` has their values by name in lower case, and
+    `head` is all of the head in its own bytes. `ended` is true once the body is whole and all of
     it was taken. Whoever has an Answer must read it to its end or close it.
     """
 
@@ -41,7 +42,9 @@ class Answer:
         "exchange",
         "fields",
         "framing",
+        "head",
         "length",
+        "named",
         "reason",
         "status",
         "version",
@@ -51,6 +54,8 @@ class Answer:
         self.status = head.status
         self.reason = head.reason
         self.fields = head.fields
+        self.named = head.named
+        self.head = head.raw
         self.version = (1, head.minor)
         self.framing = head.framing
         self.length = head.length
@@ -71,6 +76,11 @@ class Answer:
     @property
     def sent_any(self) -> bool:
         return self.exchange.sent_any
+
+    def value(self, name: bytes) -> bytes:
+        """The first value of the field `name` (lower-case); empty where there is none."""
+        values = self.named.get(name)
+        return values[0] if values else b""
 
     @property
     def ended(self) -> bool:

@@ -39,15 +39,33 @@ class _Lines:
 
 
 class Head:
-    """A final or interim head. `keep_alive` says whether the connection may live on, `patience` for how long."""
+    """A final or interim head. `fields` are as they came, `named` has their values by name in lower case; `raw` is all
+    of it. `keep_alive` says whether the connection may live on, `patience` for how long."""
 
-    __slots__ = ("fields", "framing", "keep_alive", "length", "minor", "patience", "reason", "status")
+    __slots__ = (
+        "fields",
+        "framing",
+        "keep_alive",
+        "length",
+        "minor",
+        "named",
+        "patience",
+        "raw",
+        "reason",
+        "status",
+    )
 
-    def __init__(self, minor: int, status: int, reason: bytes, fields: list[tuple[bytes, bytes]]) -> None:
+    def __init__(
+        self, minor: int, status: int, reason: bytes, fields: list[tuple[bytes, bytes]], raw: bytes
+    ) -> None:
         self.minor = minor
         self.status = status
         self.reason = reason
         self.fields = fields
+        self.raw = raw
+        self.named: dict[bytes, list[bytes]] = {}
+        for name, value in fields:
+            self.named.setdefault(name.lower(), []).append(value)
         self.framing: Framing = "none"
         self.length: int | None = None
         self.keep_alive = minor == 1
@@ -80,7 +98,7 @@ def read_head(raw: bytes, method: bytes, limits: Limits) -> Head:
         fields = [(name, value.rstrip(b" \t")) for name, value in fields]
     if len(raw) > limits.max_line and max(map(len, raw.split(b"\r\n"))) > limits.max_line:
         raise Faulty("header_too_large")
-    head = Head(int(start[1]), int(start[2]), start[3] or b"", fields)
+    head = Head(int(start[1]), int(start[2]), start[3] or b"", fields, raw)
     _frame(head, method)
     return head
 
@@ -102,16 +120,9 @@ def _frame(head: Head, method: bytes) -> None:
 
 def _read_framing_fields(head: Head) -> list[bytes]:
     """Set `length`, `keep_alive` and `patience`; the transfer codings, which can only be `chunked`."""
-    lengths: list[bytes] = []
-    codings: list[bytes] = []
-    for name, value in head.fields:
-        size = len(name)
-        if size == 14 and name.lower() == b"content-length":
-            lengths.append(value)
-        elif size == 17 and name.lower() == b"transfer-encoding":
-            codings.append(value)
-        elif size == 10:
-            _read_connection(head, name.lower(), value)
+    named = head.named
+    lengths = named.get(b"content-length", [])
+    codings = named.get(b"transfer-encoding", [])
     if len(lengths) + len(codings) > 1:
         raise Faulty("protocol")
     if codings and (head.minor == 0 or codings[0].lower() != b"chunked"):
@@ -120,18 +131,20 @@ def _read_framing_fields(head: Head) -> list[bytes]:
         if not lengths[0].isdigit() or len(lengths[0]) > 18:
             raise Faulty("protocol")
         head.length = int(lengths[0])
+    for value in named.get(b"connection", ()):
+        _read_connection(head, value)
+    for value in named.get(b"keep-alive", ()):
+        if (timeout := _KEEP_ALIVE_TIMEOUT.search(value)) is not None:
+            head.patience = int(timeout[1])
     return codings
 
 
-def _read_connection(head: Head, name: bytes, value: bytes) -> None:
-    if name == b"connection":
-        options = [option.strip(b" \t") for option in value.lower().split(b",")]
-        if b"close" in options:
-            head.keep_alive = False
-        elif head.minor == 0 and b"keep-alive" in options:
-            head.keep_alive = True
-    elif name == b"keep-alive" and (timeout := _KEEP_ALIVE_TIMEOUT.search(value)) is not None:
-        head.patience = int(timeout[1])
+def _read_connection(head: Head, value: bytes) -> None:
+    options = [option.strip(b" \t") for option in value.lower().split(b",")]
+    if b"close" in options:
+        head.keep_alive = False
+    elif head.minor == 0 and b"keep-alive" in options:
+        head.keep_alive = True
 
 
 class Chunks:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from authproxy.core.errors import BadRequest, CallerUnknown, HeaderTooLarge, Refusal
-from authproxy.core.message import RequestFields, answer_lines, values_of
+from authproxy.core.message import RequestFields, answer_lines
 from authproxy.core.rewriting import DIGESTS, MOVED_FIELDS, Base, Move, Rewriter
 from authproxy.core.routes import Route
 from authproxy.core.scrub import Scrubber, Watcher, is_text, reflected, scrubbed_value
@@ -129,7 +129,7 @@ async def relay(reply: Reply, answer: Answer, peeked: bytes, route: Route, needl
     lines, reason = head_lines(reply, answer, route, needles)
     first = peeked + answer.take()
     whole = answer.ended
-    sieve = _sieve(answer.fields, needles, route, reply.max_scrub, first if whole else None)
+    sieve = _sieve(answer, needles, route, reply.max_scrub, first if whole else None)
     rewriter = _rewriter(reply, answer, route)
     if sieve is not None:
         first = sieve.feed(first, last=whole)
@@ -164,7 +164,7 @@ def head_lines(
     """An answer's field lines without its framing, and its reason phrase, as they go to the agent."""
     fields: Fields = answer.fields
     reason = answer.reason
-    if needles:
+    if _holds(answer.head, needles):
         # The reason phrase is as good a mirror as any field.
         (_, reason), *fields = _scrubbed(
             [(b"", answer.reason), *answer.fields], needles, block=route.reflected == "block"
@@ -173,7 +173,7 @@ def head_lines(
         fields = _moved(reply.base, answer, route, fields)
     lines = answer_lines(fields, keep_set_cookie=route.keep_set_cookie)
     entry = reply.entry
-    entry.upstream_request_id = _upstream_id(lines)
+    entry.upstream_request_id = _upstream_id(lines) if b"x-request-id" in answer.named else None
     if entry.upstream_request_id is None:
         lines.append(b"X-Request-ID: %b\r\n" % entry.request_id.encode("ascii"))
     if reply.resend:
@@ -183,7 +183,7 @@ def head_lines(
 
 def _moved(base: Base, answer: Answer, route: Route, fields: Fields) -> Fields:
     """The fields with URLs of the upstream leading back here; in base-URL mode only."""
-    if not [name for name, _ in fields if len(name) in (4, 8) and name.lower() in MOVED_FIELDS]:
+    if MOVED_FIELDS.isdisjoint(answer.named):
         return fields
     move = Move(*answer.exchange.origin, route.base_path, base)
     return [
@@ -197,26 +197,23 @@ def _rewriter(reply: Reply, answer: Answer, route: Route) -> Rewriter | None:
     are handed on as they are."""
     if reply.base is None or not route.rewrite_urls or answer.status == 206:
         return None
-    kind = b"".join(values_of(answer.fields, b"content-type")[:1]).partition(b";")[0].strip().lower()
+    kind = answer.value(b"content-type").partition(b";")[0].strip().lower()
     if kind != b"application/json" and not kind.endswith(b"+json"):
         return None
-    if b",".join(values_of(answer.fields, b"content-encoding")).strip().lower() not in (b"", b"identity"):
+    if _coding(answer) not in (b"", b"identity"):
         return None
     return Rewriter(Move(*answer.exchange.origin, route.base_path, reply.base))
 
 
 def _scrubbed(fields: Fields, needles: Sequence[bytes], *, block: bool) -> Fields:
-    """The fields without the token; usually they never had it, and one search over all of them says so. A name that
-    holds it is masked too: `*` may stand in one."""
-    if not _holds(b"\n".join([part for field in fields for part in field]), needles):
-        return fields
+    """The fields without the token. A name that holds it is masked too: `*` may stand in one."""
     if block:
         raise reflected()
     return [(scrubbed_value(name, needles), scrubbed_value(value, needles)) for name, value in fields]
 
 
 def _sieve(
-    fields: Fields, needles: Sequence[bytes], route: Route, limit: int, body: bytes | None
+    answer: Answer, needles: Sequence[bytes], route: Route, limit: int, body: bytes | None
 ) -> Scrubber | Watcher | None:
     """What looks through the body: text as it is, gzip and deflate decoded beside it, all else not at all.
 
@@ -224,14 +221,18 @@ def _sieve(
     """
     if not needles or not limit:
         return None
-    if not is_text(b"".join(values_of(fields, b"content-type")[:1]).decode("latin-1")):
+    if not is_text(answer.value(b"content-type").decode("latin-1")):
         return None
-    coding = b",".join(values_of(fields, b"content-encoding")).strip().lower()
+    coding = _coding(answer)
     if coding in (b"gzip", b"x-gzip", b"deflate"):
         return Watcher(needles, limit)
     if coding not in (b"", b"identity") or (body is not None and not _holds(body, needles)):
         return None
     return Scrubber(needles, limit, block=route.reflected == "block")
+
+
+def _coding(answer: Answer) -> bytes:
+    return b",".join(answer.named.get(b"content-encoding", ())).strip().lower()
 
 
 def _holds(data: bytes, needles: Sequence[bytes]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from authproxy.core import message
 from authproxy.core.answers import ApiSign, peeks, read_api_answer
 from authproxy.core.providers import Provider
 from authproxy.proxy.upstream import Answer
@@ -12,7 +11,7 @@ PEEK = 64 * 1024  # bytes of an answer that may be looked at to recognise an exp
 
 async def sign_of(provider: Provider, answer: Answer) -> tuple[ApiSign, bytes]:
     """What the answer says about the token, and the bytes of its body that were looked at for it."""
-    content_type = b"".join(message.values_of(answer.fields, b"content-type")[:1]).decode("latin-1")
+    content_type = answer.value(b"content-type").decode("latin-1")
     peeked: bytes | None = None
     if peeks(provider, answer.status, content_type):
         pieces: list[bytes] = []
@@ -27,9 +26,7 @@ async def sign_of(provider: Provider, answer: Answer) -> tuple[ApiSign, bytes]:
         provider,
         status=answer.status,
         content_type=content_type,
-        www_authenticate=[
-            value.decode("latin-1") for value in message.values_of(answer.fields, b"www-authenticate")
-        ],
+        www_authenticate=[value.decode("latin-1") for value in answer.named.get(b"www-authenticate", ())],
         body=peeked,
     )
     return sign, peeked or b""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from authproxy.core.errors import UpstreamTimeout, UpstreamUnreachable
-from authproxy.core.message import values_of
 from authproxy.core.routes import Route
 from authproxy.proxy.exchange import unreachable
 from authproxy.proxy.relay import Reply, head_lines
@@ -52,7 +51,7 @@ async def switch(reply: Reply, answer: Answer, route: Route, needles: Sequence[b
     """
     entry = reply.entry
     origin = answer.exchange.origin
-    if [value.lower() for value in values_of(answer.fields, b"upgrade")] != [b"websocket"]:
+    if [value.lower() for value in answer.named.get(b"upgrade", ())] != [b"websocket"]:
         raise unreachable(origin, "protocol")
     lines, _ = head_lines(reply, answer, route, needles)
     entry.status = 101
