@@ -7,6 +7,7 @@ import itertools
 import json
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
@@ -60,12 +61,21 @@ class Town:
     def __init__(self, proxy: Proxy, sandbox: Sandbox) -> None:
         self.proxy, self.sandbox = proxy, sandbox
         self._count = itertools.count(1)
-        self.key: str = self.made("agents", "create", "app")["key"]
-        self.operator: str = self.made("agents", "create", "boss", "--operator")["key"]
+        self.key = self.agent("app")
+        self.operator = self.agent("boss", "--operator")
 
     def user(self, name: str) -> str:
         """Somebody whom no other test knows."""
         return f"{name}-{next(self._count)}"
+
+    def agent(self, *words: str) -> str:
+        """A new agent key, known to the listeners."""
+        key = str(self.made("agents", "create", *words)["key"])
+        deadline = time.monotonic() + 5
+        while self.proxy.ask("GET", "/v1/sessions", headers={"Authorization": key})[0] == 401:
+            assert time.monotonic() < deadline, "the key is not known"
+            time.sleep(0.02)  # read by another process within its leash
+        return key
 
     def made(self, *command: str) -> dict[str, Any]:
         where = ("--config", str(self.proxy.file), "--store", f"sqlite:///{self.proxy.store}", "--json")

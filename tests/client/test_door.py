@@ -6,6 +6,7 @@ import asyncio
 import gc
 import importlib
 import json
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -48,6 +49,10 @@ class Shop(Bench):
         made = self.proxy.run("agents", "create", "app", "--user", "alice", "--user", "nobody", *where)
         assert made.returncode == 0, made.stderr
         self.key: str = json.loads(made.stdout)["key"]
+        deadline = time.monotonic() + 5
+        while self.proxy.ask("GET", "/v1/sessions", headers={"Authorization": self.key})[0] == 401:
+            assert time.monotonic() < deadline, "the key is not known"
+            time.sleep(0.02)  # read by another process within its leash
         self.client = Client(self.proxy.control_url, proxy=self.proxy.url, key=self.key)
 
     def door(self, vendor: str, user: str | None = "alice", key: str | None = None) -> Door:

@@ -42,7 +42,16 @@ class Ground:
         self._free = itertools.cycle(made)
         self.proxy, self.seeded = made[0].proxy, made[0].seeded
         self.blind = blind
-        self.app = json.loads(self.run("agents", "create", "app", "--json"))
+        self.app = self.agent("app")
+
+    def agent(self, name: str) -> dict[str, Any]:
+        """A new agent key, known to the listeners."""
+        made = json.loads(self.run("agents", "create", name, "--json"))
+        deadline = time.monotonic() + 5
+        while self.proxy.ask("GET", "/v1/sessions", headers={"Authorization": made["key"]})[0] == 401:
+            assert time.monotonic() < deadline, "the key is not known"
+            time.sleep(0.02)  # read by another process within its leash
+        return dict(made)
 
     def lane(self, mode: str = BASE) -> Lane:
         lane = next(self._free)
@@ -275,7 +284,7 @@ async def test_it_is_refused_at_once_here_when_it_is_revoked_and_when_it_expires
 @pytest.mark.parametrize("what", ["session", "minter"])
 async def test_an_end_that_comes_from_elsewhere_is_felt_within_the_leash(ground: Ground, what: str) -> None:
     lane = ground.lane()
-    minter = json.loads(await asyncio.to_thread(ground.run, "agents", "create", "passing", "--json"))
+    minter = await asyncio.to_thread(ground.agent, "passing")
     made = await ground.mint(key=minter["key"])
     field = b"X-Authproxy-Key: " + made["key"].encode()
     command = ("sessions", "revoke", made["id"]) if what == "session" else ("agents", "revoke", minter["id"])
