@@ -12,6 +12,7 @@ from tests.kit.lanes import MODES, Lane, assert_problem
 from tests.kit.raw import Gone, Upstream, Wire, reply
 
 MIB = random.Random(7).randbytes(2**20)
+KEPT = reply(keep=True)
 SIZES = {"0": b"", "1": b"x", "1KiB": MIB[:1024], "64KiB": MIB[:65536], "64KiB+1": MIB[:65537], "1MiB": MIB}
 
 
@@ -344,3 +345,13 @@ async def test_answer_trailers_are_dropped(lane: Lane) -> None:
         answer = await lane.call(lane.ask())
     assert (answer.body, answer.complete, answer.trailers) == (b"ok", True, b"")
     assert b"x-sum" not in answer.head.names
+
+
+async def test_a_body_is_not_read_as_a_request_line(lane: Lane) -> None:
+    """However it is cut, and whatever it says: the next request on the connection is served."""
+    body = b"GET  / HTTP/1.1\r\n" * 3
+    async with lane.upstream([KEPT]), await lane.dial() as wire:
+        for _ in range(20):
+            await wire.send(lane.ask(b"POST", b"/x", b"Content-Length: %d" % len(body)))
+            await wire.send(body)
+            assert (await wire.response()).status == 200

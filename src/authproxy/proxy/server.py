@@ -44,7 +44,11 @@ HALF_CLOSED = 0.8
 """Seconds that a request under way is given after its agent has closed the sending half of the connection."""
 
 # Request lines that the C parser takes and RFC 9112 §3 does not: more than one space, and llhttp's other protocols.
-_MISSPELT = re.compile(rb"(?:\r\n)?(?:[A-Za-z-]+ {2}|[^\r\n]*(?: {2,}HTTP/| (?:RTSP|ICE)/)[0-9.]*\r)")
+# What is plainly right is told first, without a search.
+_MISSPELT = re.compile(
+    rb"(?![A-Z]+ [!-~]+ HTTP/1\.[01]\r)"
+    rb"(?:\r\n)?(?:[A-Za-z-]+ {2}|[^\r\n]*(?: {2,}HTTP/| (?:RTSP|ICE)/)[0-9.]*\r)"
+)
 
 
 class PureParser(RuntimeError):
@@ -119,6 +123,7 @@ class Client(RequestHandler):
         "_progress_at",
         "_silent_since",
         "_tunnelling",
+        "content",
         "cut_off",
         "ending",
         "misspelt",
@@ -135,6 +140,7 @@ class Client(RequestHandler):
         self._listener = manager
         self._head_since: float | None = None
         self._tunnelling: asyncio.Task[Any] | None = None
+        self.content: Any = None  # the body of the request that was taken last
         self.misspelt = False
         self.open_ended = False  # whether the answer under way has no end but the connection's
         self.peer_is_local = False
@@ -175,11 +181,14 @@ class Client(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         self._silent_since = None
-        if self._current_request is None and not self._messages and _MISSPELT.match(data):
+        # Not by the current request, which there is none of for a turn of the loop after the message was taken: what
+        # comes then is its body.
+        head = not self._messages and (self.content is None or self.content.is_eof())
+        if head and _MISSPELT.match(data):
             self.misspelt = True
         super().data_received(data)
         # What did not complete a head while no request is under way is a head that trickles in.
-        if self._messages or self._current_request is not None:
+        if self._messages or not head or self._current_request is not None:
             self._head_since = None
         elif self._head_since is None and data:
             self._head_since = self._loop.time()
@@ -229,7 +238,7 @@ class Client(RequestHandler):
 
     def write(self, data: bytes) -> None:
         """Hand bytes to the transport. Raises ConnectionResetError where the agent is gone."""
-        if self.transport is None:
+        if self.transport is None or self.cut_off:
             raise ConnectionResetError("the agent is gone")
         self.wrote += len(data)
         self.transport.write(data)
@@ -327,8 +336,9 @@ def queued(transport: asyncio.Transport) -> int:
     if sys.platform != "linux":
         return 0
     held = bytearray(4)
+    sock = transport.get_extra_info("socket")
     with contextlib.suppress(OSError, ValueError):  # closed just now, or a socket of another kind
-        fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, held)
+        fcntl.ioctl(-1 if sock is None else sock.fileno(), termios.TIOCOUTQ, held)
     return int.from_bytes(held, sys.byteorder)
 
 
@@ -402,6 +412,7 @@ class Listener(web.Server):
 
 
 def _incoming(message: Any, content: Any, client: Any, _writer: Any, _task: Any) -> Incoming:
+    client.content = content
     fault: Refusal | None = None
     if client.misspelt:
         fault = BadRequest("the request line is not `METHOD target HTTP/1.1`", reason="syntax")
