@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from authproxy.core.errors import BadRequest, UserMissing
@@ -40,6 +41,7 @@ _TARGET_BYTES = re.compile(rb"[!-~\x80-\xff]+")
 _AUTHORITY = re.compile(rb"(?:(\[[0-9A-Fa-f:.]+\])|([A-Za-z0-9._~-]+))(?::([0-9]{1,5}))?")
 _TOKEN_LIST = re.compile(rb"[\t ]*,[\t ,]*")
 _USER = re.compile(r"[^\x00-\x20\x7f,](?:[^\x00-\x1f\x7f,]*[^\x00-\x20\x7f,])?")
+_HOSTS = 256  # names of hosts that what is found of them is remembered for: agents say few
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 MAX_USER = 256
 NAME_RULE = f"1 to {MAX_USER} printable characters without commas"
@@ -91,6 +93,7 @@ def _absolute(raw: bytes) -> Target:
     )
 
 
+@lru_cache(_HOSTS)
 def authority_of(raw: bytes) -> tuple[str, int]:
     """Host, lower-cased and without brackets, and port (0 where none is named). No user information."""
     match = _AUTHORITY.fullmatch(raw)
@@ -115,6 +118,7 @@ _RESERVED = re.compile(
 )
 
 
+@lru_cache(_HOSTS)
 def foreign(host: str) -> bool:
     """Whether `host` is no name under which a local process means this machine.
 

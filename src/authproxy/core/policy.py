@@ -8,7 +8,7 @@ allow every reading, so no decoder further on can turn an allowed path into anot
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 from urllib.parse import unquote_to_bytes
@@ -71,6 +71,9 @@ _CREDENTIALS = Decision(False, "credential_path")
 _AMBIGUOUS = Decision(False, "ambiguous_path")
 
 
+_Entry = tuple[Callable[[bytes], re.Match[bytes] | None], Decision]
+
+
 class Rules:
     """The `allow` of one route, compiled; None allows all. `never` has globs that no reading may match: paths of
     the API's host that hand out or destroy tokens."""
@@ -82,13 +85,13 @@ class Rules:
         # without case: a refusal must hold for servers that do not care about it
         self._never = re.compile(refused, re.DOTALL | re.IGNORECASE).fullmatch if refused else None
         self._open = allow is None
-        any_method: list[tuple[re.Pattern[bytes], Decision]] = []
-        by_method: dict[str, list[tuple[re.Pattern[bytes], Decision]]] = {}
+        any_method: list[_Entry] = []
+        by_method: dict[str, list[_Entry]] = {}
         for index, rule in enumerate(allow or ()):
             methods = set(rule.methods) | ({"HEAD"} if "GET" in rule.methods else set())
             allowed = Decision(True, "rule", index)
             for glob in rule.paths:
-                entry = (compile_glob(glob), allowed)
+                entry = (compile_glob(glob).fullmatch, allowed)
                 if "*" in methods:
                     any_method.append(entry)
                     continue
@@ -108,10 +111,12 @@ class Rules:
             return _METHOD
         first: Decision | None = None
         for reading in readings:
-            hit = next((allowed for pattern, allowed in entries if pattern.fullmatch(reading)), None)
-            if hit is None:
+            for matches, allowed in entries:
+                if matches(reading):
+                    first = first or allowed
+                    break
+            else:
                 return _PATH if first is None else _AMBIGUOUS
-            first = first or hit
         return first or _PATH
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from authproxy.callers.desk import Desk, Identified
 from authproxy.callers.presented import NOTHING, presented
@@ -15,6 +15,7 @@ from authproxy.proxy.place import Inside
 from authproxy.proxy.record import Entry
 from authproxy.proxy.server import Incoming
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -25,14 +26,14 @@ class Reception:
         self._desk = desk
         self._user_header = user_header
 
-    async def known(self, ask: Callable[[], T]) -> T:
+    async def known(self, ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What `ask` (one of the questions below) says; asked once more where the agent key may be a new one."""
         try:
-            return ask()
+            return ask(*args, **kwargs)
         except CallerUnknown as unknown:
             if not await self._desk.look_again(unknown):
                 raise
-            return ask()
+            return ask(*args, **kwargs)
 
     def welcome(
         self, incoming: Incoming, fields: RequestFields, target: Target, entry: Entry

@@ -154,18 +154,14 @@ class Walk:
         if target.form == "authority":
             reply.keep_alive = False
             incoming.content.feed_eof()  # what follows is no body, and is not read as one
-            inside = await self._reception.known(
-                lambda: self._reception.connect(incoming, fields, target, entry)
-            )
+            inside = await self._reception.known(self._reception.connect, incoming, fields, target, entry)
             self._turnstile.enter_tunnel(entry)
             if self._strict:
                 await self._trail.settled(entry.begin(self._trail))
             self._lasting.begin(entry, incoming, fields)
             await self._tunnels.open(incoming, fields, entry, reply, inside)
             return
-        caller, user = await self._reception.known(
-            lambda: self._reception.welcome(incoming, fields, target, entry)
-        )
+        caller, user = await self._reception.known(self._reception.welcome, incoming, fields, target, entry)
         route, path = self._route(place, fields, target, entry)
         if caller.routes is not None:
             demand_route(caller, route.name, tool=place.behalf is not None)
