@@ -294,6 +294,40 @@ def test_models_libraries(shop: Shop, name: str) -> None:
         assert isinstance(_refused(client.models.list), ConnectionRequired)
 
 
+def test_who_a_redirect_leads_to_has_no_say_in_which_link_is_shown(shop: Shop) -> None:
+    requests, httpx, aiohttp = (pytest.importorskip(name) for name in ("requests", "httpx", "aiohttp"))
+    elsewhere = Api()
+    elsewhere.answer = lambda _: (
+        403,
+        {"connect_url": "https://evil/"},
+        {"X-Authproxy-Error": "connection_required"},
+    )  # type: ignore[method-assign]
+    answer = shop.api.answer
+    shop.api.answer = lambda _: (302, {}, {"Location": f"http://127.0.0.1:{elsewhere.port}/x"})  # type: ignore[method-assign]
+    door = shop.door("plain")
+
+    async def loop() -> list[int]:
+        async with (
+            httpx.AsyncClient(**door.httpx_async(), follow_redirects=True) as one,
+            aiohttp.ClientSession(**door.aiohttp()) as other,
+            other.get("x") as second,
+        ):
+            return [(await one.get("/x")).status_code, second.status]
+
+    try:
+        with door.requests() as session:
+            assert session.get(door.url("/x"), timeout=10).status_code == 403
+        with httpx.Client(**door.httpx(), follow_redirects=True) as client:
+            assert client.get("/x").status_code == 403
+        assert asyncio.run(loop()) == [403, 403]
+        assert requests
+    finally:
+        shop.api.answer = answer  # type: ignore[method-assign]
+        elsewhere.close()
+    shop.api.arrived.clear()
+    assert len(elsewhere.arrived) == 4
+
+
 @pytest.mark.scenario("F10")
 def test_a_redirect_elsewhere_does_not_take_the_key_along(shop: Shop) -> None:
     requests, httpx = pytest.importorskip("requests"), pytest.importorskip("httpx")

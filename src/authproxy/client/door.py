@@ -52,16 +52,16 @@ class Door:
             False  # a netrc entry would take the key's place, and a proxy of the environment ours
         )
         session.headers.update(self.headers)
-        session.hooks["response"].append(requests_hook)
+        session.hooks["response"].append(self._requests_hook)
         return session
 
     def httpx(self) -> dict[str, Any]:
         """`httpx.Client(**door.httpx())`"""
-        return {**self._httpx(), "event_hooks": {"response": [httpx_hook]}}
+        return {**self._httpx(), "event_hooks": {"response": [self._httpx_hook]}}
 
     def httpx_async(self) -> dict[str, Any]:
         """`httpx.AsyncClient(**door.httpx_async())`"""
-        return {**self._httpx(), "event_hooks": {"response": [httpx_async_hook]}}
+        return {**self._httpx(), "event_hooks": {"response": [self._httpx_async_hook]}}
 
     def _httpx(self) -> dict[str, Any]:
         return {"base_url": self.base_url, "headers": self.headers, "trust_env": False}
@@ -71,7 +71,7 @@ class Door:
         return {
             "base_url": f"{self.base_url}/",
             "headers": self.headers,
-            "raise_for_status": aiohttp_hook,
+            "raise_for_status": self._aiohttp_hook,
             "trust_env": False,
         }
 
@@ -160,6 +160,27 @@ class Door:
         """`anthropic.Anthropic(**door.anthropic())`, `AsyncAnthropic` alike; from 2.0 on, which sends the key as a
         Bearer."""
         return {"api_key": self._token, "base_url": self.base_url, "default_headers": dict(self._named)}
+
+    # --- a redirect may lead elsewhere, and whoever answers there has no say in which link is shown
+
+    def _here(self, url: object) -> bool:
+        return f"{url}/".startswith(f"{self.base_url}/")
+
+    def _requests_hook(self, response: Any, *_: Any, **__: Any) -> None:
+        if self._here(response.url):
+            requests_hook(response)
+
+    def _httpx_hook(self, response: Any) -> None:
+        if self._here(response.url):
+            httpx_hook(response)
+
+    async def _httpx_async_hook(self, response: Any) -> None:
+        if self._here(response.url):
+            await httpx_async_hook(response)
+
+    async def _aiohttp_hook(self, response: Any) -> None:
+        if self._here(response.url):
+            await aiohttp_hook(response)
 
     @property
     def _token(self) -> str:

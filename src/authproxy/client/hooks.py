@@ -1,4 +1,8 @@
-"""Hooks by which HTTP libraries raise what authproxy refused, where an upstream's own answers pass as ever."""
+"""Hooks by which HTTP libraries raise what authproxy refused, where an upstream's own answers pass as ever.
+
+For clients that speak to the data plane and to nobody else: any other server could answer in authproxy's words, with a
+link of its own. Those that `Door` gives look where an answer comes from.
+"""
 
 from __future__ import annotations
 
