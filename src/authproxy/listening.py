@@ -145,9 +145,11 @@ class Shared:
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return  # another process was quicker, or the agent is gone
         except OSError as error:
-            if error.errno not in _SPENT:
-                raise
-            log.error("nothing_accepted", reason=errno.errorcode[error.errno or 0])
+            reason = errno.errorcode.get(error.errno or 0, "unknown")
+            if error.errno not in _SPENT:  # of this connection alone: accept(2) tells of its network too
+                log.warning("connection_not_accepted", reason=reason)
+                return
+            log.error("nothing_accepted", reason=reason)
             self._loop.remove_reader(sock.fileno())
             self._loop.call_later(_BREATH, self._listen, sock)
             return

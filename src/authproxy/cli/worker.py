@@ -102,9 +102,9 @@ class Line:
 
     @staticmethod
     async def heard(reader: asyncio.StreamReader) -> AsyncIterator[dict[str, Any]]:
-        """What comes over the line, until its other end is gone."""
+        """What comes over the line, until its other end is gone, be it in the middle of a word."""
         with suppress(OSError):
-            while line := await reader.readline():
+            while (line := await reader.readline()).endswith(b"\n"):
                 yield json.loads(line)
 
     async def _hear(self, reader: asyncio.StreamReader) -> None:

@@ -174,7 +174,11 @@ class _Parent:
         loop = asyncio.get_running_loop()
         while not self._stop.is_set():
             began = loop.time()
-            code, served = await self._live(slot)
+            try:
+                code, served = await self._live(slot)
+            except OSError as error:  # no process is to be had just now
+                log.error("worker_not_started", worker=slot.number, reason=error.strerror)
+                code, served = NOT_WELL, False
             if self._stop.is_set():
                 # Whoever had not begun yet was ended by the signal itself.
                 self._codes.append(DONE if code == 0 or not served else code if code > 0 else NOT_WELL)
@@ -184,7 +188,7 @@ class _Parent:
                 self._stop.set()
                 return
             failures = 0 if served and loop.time() - began >= _STEADY else failures + 1
-            pause = 0.0 if failures <= 1 and served else min(_LONGEST_PAUSE, _PAUSE * 2**failures)
+            pause = 0.0 if failures <= 1 and served else min(_LONGEST_PAUSE, _PAUSE * 2 ** min(failures, 10))
             log.error("worker_ended", worker=slot.number, **_ending(code), again_in=pause)
             try:
                 async with asyncio.timeout(pause):
@@ -195,7 +199,10 @@ class _Parent:
     async def _live(self, slot: _Slot) -> tuple[int, bool]:
         """One life of a worker: its exit code (negative: the signal), and whether it ever served."""
         ours, theirs = socket.socketpair()
-        with theirs:
+        with ExitStack() as stack:
+            stack.callback(theirs.close)
+            unused = stack.enter_context(ExitStack())
+            unused.callback(ours.close)
             sockets = {name: [sock.fileno() for sock in socks] for name, socks in self._sockets.items()}
             place = Place(slot.number, self._first, theirs.fileno(), sockets)
             self._first = False
@@ -205,6 +212,7 @@ class _Parent:
                 env={**os.environ, VARIABLE: place.said()},
                 pass_fds=[theirs.fileno(), *itertools.chain(*sockets.values())],
             )
+            unused.pop_all()
         if self._stop.is_set():  # told to end while it was being started
             slot.signal(signal.SIGTERM)
         reader, slot.writer = await asyncio.open_connection(sock=ours, limit=LONGEST)

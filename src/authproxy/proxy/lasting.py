@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
-from authproxy.core.errors import Refusal, UserNotAllowed
+from authproxy.core.errors import CallerUnknown, Refusal, UserNotAllowed
 from authproxy.core.message import RequestFields
 from authproxy.core.model import Usable
 from authproxy.proxy.reception import Reception
@@ -105,26 +105,43 @@ class Lasting:
         while self._under_way:
             await asyncio.sleep(self._period)
             by_connection: dict[str, list[_One]] = {}
+            doubtful = []
             for one in tuple(self._under_way.values()):
-                if await self._known(one) and one.usable is not None:
+                if not self._known(one):
+                    doubtful.append(one)
+                elif one.usable is not None:
                     by_connection.setdefault(one.usable.connection_id, []).append(one)
             groups = list(by_connection.values())
             for at in range(0, len(groups), _TOGETHER):
                 await asyncio.gather(*(self._stands(group) for group in groups[at : at + _TOGETHER]))
+            # What is not known of may only not be known yet: asked together, it is read together.
+            await asyncio.gather(*map(self._ask_again, doubtful))
 
-    async def _known(self, one: _One) -> bool:
-        """Whether the agent is still who it was, and may still act for the user."""
-        reception, incoming, user = self._reception, one.incoming, one.entry.user
-        if reception is None or incoming.client.place.behalf is not None:
-            return True
+    def _known(self, one: _One) -> bool:
+        """Whether the agent is still who it was, and may still act for the user; as far as is known, and where not,
+        it is asked again."""
         try:
-            found = await reception.known(lambda: reception.identify(incoming, one.fields))
-            if user is not None and not found.caller.allowed(user):
-                raise UserNotAllowed("this caller may not act for that user any more", user=user)
+            self._identify(one)
+        except CallerUnknown:
+            return False
         except Refusal as refusal:
             self._cut(one, refusal)
-            return False
         return True
+
+    async def _ask_again(self, one: _One) -> None:
+        assert self._reception is not None
+        try:
+            await self._reception.known(lambda: self._identify(one))
+        except Refusal as refusal:
+            self._cut(one, refusal)
+
+    def _identify(self, one: _One) -> None:
+        user = one.entry.user
+        if self._reception is None or one.incoming.client.place.behalf is not None:
+            return
+        found = self._reception.identify(one.incoming, one.fields)
+        if user is not None and not found.caller.allowed(user):
+            raise UserNotAllowed("this caller may not act for that user any more", user=user)
 
     async def _stands(self, group: Sequence[_One]) -> None:
         assert group[0].usable is not None

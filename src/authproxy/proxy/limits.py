@@ -9,6 +9,7 @@ are of this process.
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from math import ceil
 
@@ -34,7 +35,7 @@ class Gate:
         self._reason = "_".join(word for word in (place, "" if place and whose == "total" else whose) if word)
         self._who, self._of = _WHO[whose], _OF[place]
         self._under_way: dict[Hashable, int] = {}
-        self._due: dict[Hashable, float] = {}
+        self._due: OrderedDict[Hashable, float] = OrderedDict()  # those unused for longest in front
         self.allow(allowance)
 
     def allow(self, allowance: Allowance) -> None:
@@ -71,8 +72,8 @@ class Gate:
         """One more; `leave` when it is over."""
         if self._interval:
             due = self._due
-            # Taken out and put back, so that those unused for longest stand in front.
-            due[key] = max(due.pop(key, now), now) + self._interval
+            due[key] = max(due.get(key, now), now) + self._interval
+            due.move_to_end(key)
             self._forget(now)
         self._under_way[key] = self._under_way.get(key, 0) + 1
 

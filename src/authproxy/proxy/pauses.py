@@ -9,6 +9,7 @@ can make one user's pause that of all users of an app.
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import cache
 from math import ceil, inf
@@ -63,7 +64,7 @@ class Pauses:
         self._metrics = metrics
         self._clock = clock
         self._tick = tick
-        self._pauses: dict[Hashable, Pause] = {}
+        self._pauses: OrderedDict[Hashable, Pause] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._pauses)

@@ -80,6 +80,8 @@ class Line:
     async def write(self, data: bytes) -> None:
         assert self._writer is not None
         if self._client is not None:
+            if self._client.cut_off:
+                raise self._gone()
             self._client.wrote += len(data)
         try:
             self._writer.write(data)

@@ -73,7 +73,8 @@ class Epoch:
         """Before anything is written to the trail: whether this is an older copy, by the mark or because it is
         `said`. It is noted in the store, for every process."""
         seen = "said" if said else None
-        stands, marked = await self._now(), self._read()
+        # The mark first: another process may write a newer one as soon as the store has gone on.
+        marked, stands = self._read(), await self._now()
         if seen is None and marked is not None and marked.store == stands.store:
             seen = "mark" if stands.position < marked.position else None
         if seen is None:
