@@ -27,6 +27,7 @@ from authproxy.control.connections import Connections
 from authproxy.control.consent import Consent
 from authproxy.control.panel import Control
 from authproxy.control.sessions import Sessions
+from authproxy.control.tool_grants import ToolGrants
 from authproxy.control.tool_policy import ToolPolicy
 from authproxy.control.tools import Tools
 from authproxy.control.trail import Audit
@@ -339,7 +340,12 @@ class App:
         return Consent(self.flows, self.vault, self.registrations, route_scopes=scopes)
 
     def _control(self) -> Control:
-        approvals = Approvals(self.vault, life=lambda: self.config.tools.approval_ttl, clock=self.clock)
+        approvals = Approvals(
+            self.vault,
+            life=lambda: self.config.tools.approval_ttl,
+            clock=self.clock,
+            closing=lambda: self.control.draining,
+        )
         return Control(
             consent=self._consent(),
             connections=Connections(self.vault, self.grants, clock=self.clock),
@@ -364,6 +370,7 @@ class App:
 
     def _tools(self, approvals: Approvals) -> Tools:
         limits = lambda: self.config.tools  # noqa: E731 - asked with every call
+        grants = ToolGrants(self.vault, self.registrations, lambda: self.routes)
         return Tools(
             toolbox,
             Runner(Inner(lambda: self._data().current), limits, clock=self.clock),
@@ -374,7 +381,7 @@ class App:
             vault=self.vault,
             trail=self.trail,
             metrics=self.metrics,
-            gates=[ToolPolicy(limits, approvals)],
+            gates=[ToolPolicy(limits, approvals, grants.of)],
             clock=self.clock,
         )
 

@@ -6,7 +6,9 @@ import asyncio
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -31,20 +33,24 @@ from authproxy.tools.tool import Input, Json, Kind, Tool, ToolError
 log = structlog.get_logger()
 
 CANCELLED = "cancelled"
+MAX_WAITING = 64
+"""Calls of one agent, and of all that are named below it, that may wait for somebody at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """One call, as a gate sees it: who wants what done for whom. `input` is checked; `patience` is how many seconds
-    the caller would wait for somebody's yes."""
+    the caller would wait for somebody's yes. It does that inside of `aside`, which says whether it may: so others are
+    called meanwhile."""
 
     call: str
     caller: Caller
     user: str
     account: str
     tool: Tool
-    input: Input
+    input: Input = field(repr=False)
     patience: float = 0.0
+    aside: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(True)
 
 
 class Gate(Protocol):
@@ -61,6 +67,9 @@ class Gate(Protocol):
 
     async def after(self, asked: Asked, value: Json) -> Json:
         """The result that the caller gets."""
+
+    def told(self, asked: Asked, error: ToolError) -> ToolError:
+        """The failure that the caller gets where the tool, or its provider, has failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +144,7 @@ class Tools:
         self._clock = clock
         self._new_id = call_ids()
         self._active = 0
+        self._waiting: Counter[tuple[str, str]] = Counter()
 
     async def prepare(self) -> None:
         """Read the tools beside the loop, before somebody asks for them."""
@@ -204,7 +214,7 @@ class Tools:
         found = []
         for tool in tools:
             route = self._route(tool)
-            scopes = _union(route, tool)
+            scopes = needed_scopes(route, tool)
             ready = route.provider in self._registrations
             if user is None:
                 found.append(Requirement(route.provider, scopes, ready))
@@ -239,7 +249,7 @@ class Tools:
             caller,
             user=_user(caller, user),
             provider=route.provider,
-            scopes=_union(route, tool),
+            scopes=needed_scopes(route, tool),
             account=account,
             next_uri=next_uri,
         )
@@ -308,13 +318,11 @@ class Tools:
                 tool=errand.tool,
                 input=self._runner.check(errand.tool, given),
                 patience=patience,
+                aside=lambda: self._aside(errand.caller),
             )
             for gate in self.gates:
                 asked = replace(asked, input=await gate.before(asked))
-            value = await self._runner.run(api, asked.input)
-            for gate in self.gates:
-                value = await gate.after(asked, value)
-            outcome.value = value
+            outcome.value = await self._made(api, asked)
         except ToolError as error:
             outcome.error = error
             if error.code in CONSENT:
@@ -322,15 +330,49 @@ class Tools:
         finally:
             self._active -= 1
 
+    async def _made(self, api: WalkApi, asked: Asked) -> Json:
+        try:
+            value = await self._runner.run(api, asked.input)
+        except ToolError as error:
+            for gate in self.gates:
+                error = gate.told(asked, error)
+            raise error from None
+        for gate in self.gates:
+            value = await gate.after(asked, value)
+        return self._runner.bounded(value)
+
+    @contextmanager
+    def _aside(self, caller: Caller) -> Iterator[bool]:
+        """Room for another call while this one waits for somebody; False where too many of its agent's do already.
+        Raises Overloaded where there is no room when it goes on: nothing has been done then."""
+        who = (caller.tenant, caller.agent.partition("/")[0])
+        if self._waiting[who] >= MAX_WAITING:
+            yield False
+            return
+        self._waiting[who] += 1
+        self._active -= 1
+        try:
+            yield True
+        finally:
+            self._active += 1
+            self._waiting[who] -= 1
+            if not self._waiting[who]:
+                del self._waiting[who]
+        if self._active > (most := self._limits().max_calls):
+            raise Overloaded(f"{most} calls of tools are under way", reason="tools")
+
     async def _mending(self, errand: Errand, error: ToolError) -> Authorization | None:
         """The flow behind the link of this failure."""
         try:
-            return await self.authorize(errand.caller, errand.tool, errand.user, account=errand.account)
+            found = await self.authorize(errand.caller, errand.tool, errand.user, account=errand.account)
         except Refusal as refusal:  # the failure itself is still worth saying
             log.warning(
                 "tool_link_not_made", tool=errand.tool.qualified_name, code=refusal.code, of=error.code
             )
             return None
+        if error.connect_url is None and found.url is not None:
+            error.connect_url, error.hint = found.url, f"The link for the user: {found.url}"
+        return found
 
     def _record(
         self,
@@ -355,7 +397,7 @@ class Tools:
             provider=tool.provider if route is None else route.provider,
             account=account,
             route=tool.route,
-            scopes=list(tool.grant_scopes if route is None else _union(route, tool)),
+            scopes=list(tool.grant_scopes if route is None else needed_scopes(route, tool)),
             arguments=[one.name for one in tool.parameters if one.name in given],
             outcome=ending,
             code=code,
@@ -378,7 +420,7 @@ def _user(caller: Caller, user: str | None) -> str:
     return user
 
 
-def _union(route: Route, tool: Tool) -> tuple[str, ...]:
+def needed_scopes(route: Route, tool: Tool) -> tuple[str, ...]:
     """All that a grant must hold: the route's scopes, and the tool's."""
     return tuple(dict.fromkeys([*route.scopes, *tool.grant_scopes]))
 

@@ -12,6 +12,7 @@ from typing import Any
 from authproxy.tools.tool import MISSING, Input, Parameter, Tool, ToolError, bad_input
 
 _SHOWN = 12  # names that an error lists
+_DEEPEST = 100  # levels of a JSON value
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,3})?")
 _BAD: Any = object()
@@ -150,7 +151,15 @@ def _read_json(value: Any) -> Any:
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except (ValueError, RecursionError):  # NaN, half a character, or deeper than anybody means
         return _BAD
-    return value
+    return value if _is_shallow(value, _DEEPEST) else _BAD
+
+
+def _is_shallow(value: Any, levels: int) -> bool:
+    """What goes deeper can be read here and, a few calls further down, not be written any more."""
+    if not isinstance(value, dict | list):
+        return True
+    items = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_is_shallow(item, levels - 1) for item in items)
 
 
 def _parsed(text: str) -> Any:

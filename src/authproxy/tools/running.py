@@ -61,7 +61,11 @@ class Runner:
                 f"{name} failed by a fault of its own" + ("" if api.repeatable else PERHAPS),
                 developer_message=f"authproxy's log has it under the call {errand.call}",
             ) from None
-        return bounded(value, limits.max_output)
+        return value
+
+    def bounded(self, value: Json) -> Json:
+        """A result as long as results may be. Raises ToolError."""
+        return bounded(value, self._limits().max_output)
 
 
 def _log_fault(errand: Errand, error: Exception) -> None:
