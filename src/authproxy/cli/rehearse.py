@@ -202,7 +202,8 @@ def _tell(results: Sequence[Result], seconds: float) -> None:
     if broken:
         say(f"{len(broken)} of {len(played)} scenes did not go as promised, in {seconds:.0f} s.")
     else:
-        say(f"{len(played)} scenes, {promises} promises, all kept, in {seconds:.0f} s.")
+        scenes = "1 scene" if len(played) == 1 else f"{len(played)} scenes"
+        say(f"{scenes}, {promises} promises, all kept, in {seconds:.0f} s.")
 
 
 def _list(scenes: Sequence[Scene], args: argparse.Namespace) -> None:

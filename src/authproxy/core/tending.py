@@ -35,8 +35,8 @@ class Refresh:
         600.0,
         minimum=0,
     )
-    concurrency: int = setting("such refreshes at once at one provider", 4, minimum=1)
-    rate: float = setting("such refreshes per second at one provider", 10.0, minimum=0.01)
+    concurrency: int = setting("such refreshes at once at one provider, in each process", 4, minimum=1)
+    rate: float = setting("such refreshes per second at one provider, in each process", 10.0, minimum=0.01)
     leash: float = setting(
         "how long an opened token is used before its row's generation is looked at again", 5.0, minimum=0.05
     )

@@ -10,6 +10,9 @@ from authproxy.rehearsal.scene import Scene
 
 _LATER = "refused:provider_unavailable"
 _OPERATOR = "refused:provider_misconfigured"
+_KEPT_BACK = (
+    "refused:overloaded"  # by authproxy, until the time that the API told (unless limits say otherwise)
+)
 _AGAIN = "when it is over all are served again, without a consent"
 
 
@@ -31,16 +34,20 @@ async def _token_storm(play: Play) -> None:
 
 async def _api_storm(play: Play) -> None:
     users = await play.connected(2)
-    await play.ground.turn(api_status=429, api_retry_after="7")
+    await play.ground.turn(api_status=429, api_retry_after="3")
     answers = await play.burst(users)
-    play.saw(answers, {"passed:429"}, "the API's own 429 reaches the agent")
-    waits = {one.retry_after for one in answers}
+    play.saw(answers, {"passed:429", _KEPT_BACK}, "the API's own 429 reaches the agents whose calls met it")
+    waits = {one.retry_after for one in answers if one.code is None}
     play.promise(
-        "with the API's own Retry-After", waits == {7.0}, f"Retry-After {sorted(w or 0 for w in waits)}"
+        "with the API's own Retry-After", waits == {3.0}, f"Retry-After {sorted(w or 0 for w in waits)}"
     )
+    late = await play.burst(users)
+    play.saw(late, {"passed:429", _KEPT_BACK}, "who comes again before that time is told to wait as well")
+    told = [one.retry_after for one in late]
+    play.promise("every such answer says when", all(told), f"Retry-After {sorted({w or 0 for w in told})}")
     play.at_most(await play.spent(), 0, "a rate limit is not read as a dead token")
     await play.ground.turn(api_status=None, api_retry_after=None)
-    play.saw(await play.burst(users), {SERVED}, _AGAIN)
+    await play.until_served(users, 10, _AGAIN, _KEPT_BACK)
 
 
 async def _slow(play: Play) -> None:
@@ -134,8 +141,8 @@ OUTAGES = (
     Scene(
         "api-429",
         "the API itself answers 429",
-        "Their agents see the API's own answer and its Retry-After.",
-        "Let agents obey Retry-After: authproxy does not retry for them.",
+        "Their agents see the API's own answer and its Retry-After; who comes too early is kept back here.",
+        "Let agents obey Retry-After: authproxy does not retry for them. `limits.longest_pause` bounds the pauses.",
         _api_storm,
     ),
     Scene(
