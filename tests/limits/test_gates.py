@@ -146,6 +146,7 @@ def test_every_allowance_has_its_reason(
         assert house.enter(entry(tenant="elsewhere")) is None, "another tenant's user of the same name"
     if "caller" in reason:
         assert house.enter(entry(agent="second")) is None
+        assert house.enter(entry(agent="agent/run-7")) == reason, "who is below an agent is that agent"
     house.turnstile.leave(first)
     house.turnstile.leave(first)  # once is enough, and twice is no more
     house.now += 1

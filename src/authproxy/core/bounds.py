@@ -26,7 +26,7 @@ class Shares:
 
     total: Allowance = setting("of all together", factory=Allowance)
     user: Allowance = setting("of each user", factory=Allowance)
-    caller: Allowance = setting("of each agent", factory=Allowance)
+    caller: Allowance = setting("of each agent, its sessions included", factory=Allowance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Limits:
     )
     tenant: Allowance = setting("what all users of one tenant may ask for together", factory=Allowance)
     user: Allowance = setting("what may be asked for one user", factory=Allowance)
-    caller: Allowance = setting("what one agent may ask for", factory=Allowance)
+    caller: Allowance = setting("what one agent may ask for, its sessions included", factory=Allowance)
 
 
 @dataclass(frozen=True, slots=True)

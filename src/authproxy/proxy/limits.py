@@ -162,7 +162,8 @@ class Turnstile:
             "total": None,
             "tenant": entry.tenant,
             "user": (entry.tenant, entry.user),
-            "caller": (entry.tenant, entry.agent),
+            # All below one agent (`mailer/run-7`) are that agent: its sessions are its own to mint.
+            "caller": (entry.tenant, (entry.agent or "").partition("/")[0]),
         }
         held: list[_Held] = [(gate, keys[whose]) for gate, whose in way]
         for gate, key in held:
