@@ -38,6 +38,8 @@ _READ_AHEAD = (
 
 _UNHEARD = 2.0  # seconds in which a connection that is one too many may say what it is to be refused
 
+_LAST = 5.0  # seconds for the last bytes of answers when the listener ends
+
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER without a wait: close is a reset
 
 HALF_CLOSED = 0.8
@@ -236,6 +238,11 @@ class Client(RequestHandler):
             self.ending, self.cut_off = "client_stalled", True
             cut(line)
 
+    def end_soon(self, seconds: float) -> None:
+        """Whoever has not taken the last bytes by then does not get them: from Python 3.12 on a server's end waits."""
+        if self._line is not None:
+            self._loop.call_later(seconds, self._line.abort)
+
     def write(self, data: bytes) -> None:
         """Hand bytes to the transport. Raises ConnectionResetError where the agent is gone."""
         if self.transport is None or self.cut_off:
@@ -405,10 +412,12 @@ class Listener(web.Server):
         for one in plain:
             one.close()  # an idle connection has nothing to wait for, and would be waited for all the same
         await asyncio.gather(*(one.shutdown(timeout) for one in plain))
-        for one in self.connections:
-            if isinstance(one, Client):
-                one.end_tunnel()
+        left = [one for one in self.connections if isinstance(one, Client)]
+        for one in left:
+            one.end_tunnel()
         await super().shutdown(timeout)
+        for one in left:
+            one.end_soon(_LAST)
 
 
 def _incoming(message: Any, content: Any, client: Any, _writer: Any, _task: Any) -> Incoming:
