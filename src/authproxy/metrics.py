@@ -189,6 +189,9 @@ class Metrics:
             "Disconnected grants that the provider has not revoked yet.",
             registry=r,
         )
+        self.approvals = Gauge(
+            "authproxy_approvals_waiting", "Calls of tools that wait for somebody's yes.", registry=r
+        )
         self.sessions = Gauge("authproxy_sessions", "Sessions that are good now.", registry=r)
         self.sessions_created = Counter(
             "authproxy_sessions_created", "Sessions that this process has minted.", registry=r

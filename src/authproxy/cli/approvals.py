@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 
-from authproxy.cli.console import DONE, facts, instant, say, say_json, table
+from authproxy.cli.console import DONE, facts, instant, json_text, plain, say, say_json, table
 from authproxy.cli.options import json_option, store_options, tenant_option
 
 PAGE = 1000
@@ -80,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         facts({name: str(value) for name, value in view.items() if value is not None})
         if shown.input is not None:
             say("\nIt would be called with:")
-            say(_visible(json.dumps(shown.input, indent=2, ensure_ascii=False)))
+            say(json_text(shown.input, indent=2))
         return DONE
 
     async def decide(control: Control) -> int:
@@ -88,15 +87,11 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             say_json(views.approval(decided))
         elif args.action == "approve":
-            say(f"{decided.tool} for {decided.user} may be called once until {instant(decided.expires_at)}")
+            said = f"{decided.tool} for {decided.user} may be called once until {instant(decided.expires_at)}"
+            say(plain(said))
         else:
-            say(f"{decided.tool} for {decided.user} is refused")
+            say(plain(f"{decided.tool} for {decided.user} is refused"))
         return DONE
 
     work = {"list": listing, "show": show, "approve": decide, "deny": decide}[args.action]
     return with_control(args, work, records=args.action in ("approve", "deny"))
-
-
-def _visible(text: str) -> str:
-    """What an agent wrote must not steer a terminal, nor show as something else than it is."""
-    return "".join(one if one.isprintable() or one == "\n" else f"\\u{ord(one):04x}" for one in text)

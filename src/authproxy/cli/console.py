@@ -36,12 +36,20 @@ def complain(text: str) -> None:
 
 def say_json(value: Any) -> None:
     """One JSON value on standard output: indented for a terminal, one line for a pipe."""
-    say(json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False))
+    say(json_text(value, indent=2 if sys.stdout.isatty() else None))
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """JSON in which all that would steer a terminal, or show as something else than it is, is escaped."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text)
 
 
 def table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Columns as wide as they need to be; the last one is cut where the terminal ends."""
-    body = [[_plain(cell) for cell in row] for row in rows]
+    body = [[plain(cell) for cell in row] for row in rows]
     widths = [
         max(len(name), *(len(row[i]) for row in body)) if body else len(name) for i, name in enumerate(names)
     ]
@@ -56,7 +64,7 @@ def facts(pairs: Mapping[str, str | None]) -> None:
     known = {name: value for name, value in pairs.items() if value is not None}
     width = max((len(name) for name in known), default=0)
     for name, value in known.items():
-        say(f"{name.ljust(width)}  {_plain(value)}")
+        say(f"{name.ljust(width)}  {plain(value)}")
 
 
 def status(text: str, passing: str = "") -> None:
@@ -88,6 +96,6 @@ def span(seconds: float) -> str:
     return " ".join(parts[:2])
 
 
-def _plain(cell: str) -> str:
+def plain(cell: str) -> str:
     """Stored names come from outside: no control character of theirs reaches the terminal."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in cell)

@@ -167,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain(refusal.title)
         return (
             USAGE
-            if refusal.act in (Act.FIX_REQUEST, Act.TELL_OPERATOR) and refusal.status != 404
+            if refusal.act in (Act.FIX_REQUEST, Act.TELL_OPERATOR) and refusal.status not in (404, 409)
             else NOT_WELL
         )
     except BrokenPipeError:  # `authproxy audit tail | head`

@@ -69,3 +69,4 @@ class Control:
         self.metrics.backlog_age.set(0.0 if backlog.oldest is None else max(0.0, now - backlog.oldest))
         self.metrics.revocations_pending.set(await self.vault.revocations_pending())
         self.metrics.sessions.set(await self.vault.live_sessions(int(now)))
+        self.metrics.approvals.set(await self.vault.waiting_approvals(int(now)))
