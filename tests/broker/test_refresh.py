@@ -16,6 +16,7 @@ from authproxy.core.errors import (
     ConnectionRequired,
     ProviderMisconfigured,
     ProviderUnavailable,
+    ScopeMissing,
     StoreUnavailable,
 )
 from authproxy.core.model import Environment, State
@@ -426,6 +427,20 @@ async def test_narrowed_scopes_are_saved_and_said(house: House) -> None:
     assert (await broker.token(scopes=("read",))).scopes == {"read"}
     event = next(e for e in await broker.vault.timeline(key_of()) if e.kind == "refresh.succeeded")
     assert event.data["scopes_lost"] == ["write"]
+
+
+@pytest.mark.scenario("B17")
+async def test_what_a_refresh_took_away_is_said_to_the_request_that_asked_for_it(house: House) -> None:
+    """And not left to the API's 403: it is the first one to know."""
+    broker = await house.broker()
+    await house.connect(broker)
+    house.sandbox.switches.update({"narrow_scopes_at_refresh": ("read",)})
+    house.clock.push(HOUR)
+    with pytest.raises(ScopeMissing) as caught:
+        await broker.token(scopes=("read", "write"))
+    assert caught.value.missing_scopes == ("write",)
+    assert (await broker.token(scopes=("read",))).generation == 2
+    assert len(house.sandbox.refreshes()) == 1
 
 
 @pytest.mark.scenario("B19")

@@ -197,17 +197,7 @@ class Tokens:
         """`entry`'s token, or its successor where it has expired: an expired one is never sent (B22)."""
         connection = entry.connection
         key = connection.key
-        if missing := self._registrations.resting(key.provider).lacking(entry.usable.scopes, scopes):
-            raise ScopeMissing(
-                f"{key.user}'s connection to {key.provider} lacks scopes that this route needs",
-                provider=key.provider,
-                user=key.user,
-                missing_scopes=missing,
-                connect_url=await self._link(key, scopes, agent),
-                connection_id=connection.id,
-            )
-        if len(entry.covers) < 256:  # as many as there are routes
-            entry.covers.add(tuple(scopes))
+        await self._demand(entry, scopes, agent)
         now = self._clock()
         if entry.ends > now:
             if now >= entry.ahead_from:
@@ -221,7 +211,9 @@ class Tokens:
             outcome = await self._refreshed(key, connection.id, Want(margin=entry.margin))
         match outcome:
             case Fresh(connection, access):
-                return self._install(connection, access).usable
+                entry = self._install(connection, access)
+                await self._demand(entry, scopes, agent)  # the refresh may have narrowed them (B17)
+                return entry.usable
             case Ended():
                 raise await self._refusal(key, outcome, scopes, agent)
             case Wrong(reason, advice):
@@ -229,6 +221,21 @@ class Tokens:
             case Later(reason, retry_after):
                 self._rest(entry, outcome)
                 raise _unavailable(key, reason, retry_after)
+
+    async def _demand(self, entry: _Entry, scopes: Sequence[str], agent: str) -> None:
+        """Raises ScopeMissing where the token lacks some of these scopes."""
+        key = entry.connection.key
+        if missing := self._registrations.resting(key.provider).lacking(entry.usable.scopes, scopes):
+            raise ScopeMissing(
+                f"{key.user}'s connection to {key.provider} lacks scopes that this route needs",
+                provider=key.provider,
+                user=key.user,
+                missing_scopes=missing,
+                connect_url=await self._link(key, scopes, agent),
+                connection_id=entry.connection.id,
+            )
+        if len(entry.covers) < 256:  # as many as there are routes
+            entry.covers.add(tuple(scopes))
 
     async def _refreshed(self, key: ConnectionKey, connection_id: str, want: Want) -> Outcome:
         """Waits for the flight, as long as a request may; the flight does not mind being left."""

@@ -71,7 +71,11 @@ async def _back(play: Play, user: str, answers: Sequence[Answer]) -> None:
 async def _scopes(play: Play) -> None:
     kept = list(play.ground.scopes[:1])
     (late,) = await play.expired(narrow_scopes_at_refresh=kept)
-    play.saw(await play.burst([late]), {SERVED, _NARROW}, "a refresh that narrows the grant breaks no call")
+    play.saw(
+        await play.burst([late]),
+        {SERVED, _NARROW},
+        "who asks while a refresh narrows the grant is served, or told so",
+    )
     play.at_most(await play.spent(), 1, "one token call")
     answers = await play.burst([late])
     play.saw(answers, {_NARROW}, "what the grant no longer covers is said before anything is sent")
