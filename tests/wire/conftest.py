@@ -23,6 +23,7 @@ SPECIAL = {
     "cookies": {"keep_set_cookie": True, "send_cookies": True},
     "moving": {"rewrite_urls": True},
     "cookieless": {"keep_set_cookie": False},
+    "shared": {"share_connections": True},
     "deep": {"prefix": "/l0/deeper/still"},
 }
 

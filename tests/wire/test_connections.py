@@ -43,6 +43,18 @@ async def test_users_do_not_share_an_upstream_connection(lane: Lane) -> None:
         assert len(upstream.wires) == 2
 
 
+async def test_users_share_connections_where_a_route_says_so(special: dict[str, Lane]) -> None:
+    """The token is the request's, not the connection's."""
+    lane = special["shared"]
+    bob, grant = await asyncio.to_thread(lane.seeded.user)
+    async with lane.upstream([KEPT]) as upstream:
+        for _ in range(3):
+            await _wire_of(lane, lane.ask(), lane.ask(user=bob.encode()))
+        assert len(upstream.wires) == 1
+    sent = [message.head.one(b"authorization") for message in upstream.requests]
+    assert sent == [lane.bearer, grant.bearer] * 3
+
+
 @pytest.mark.parametrize("depth", [2, 8, 40])
 async def test_pipelined_requests_are_answered_in_order(lane: Lane, depth: int) -> None:
     async def echo(upstream: Upstream, wire: Wire) -> None:

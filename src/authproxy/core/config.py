@@ -272,6 +272,11 @@ class RouteChoice:
         "redact",
     )
     send_cookies: bool = setting("pass the agent's Cookie on to the upstream", False)
+    share_connections: bool = setting(
+        "let a tenant's users share connections to the upstream, for many users who each ask seldom: not where it "
+        "knows a client by its connection, nor where it is not trusted to keep answers apart",
+        False,
+    )
     rewrite_urls: bool | None = setting(
         "in base-URL mode, let URLs of the upstream in JSON answers (strings that begin with one) lead back through "
         "the proxy, as those in `Link` and `Location` always do; default: what the catalogue says, else no",

@@ -68,6 +68,7 @@ class Route:
     rewrite_urls: bool = False
     grant_hosts: tuple[str, ...] = ()
     share_pauses: bool = True
+    share_connections: bool = False
 
     def target(self, rest: bytes) -> bytes:
         """The upstream's request-target for what followed the prefix: bytes are joined, nothing is normalised."""
@@ -103,6 +104,7 @@ def compile_route(name: str, choice: RouteChoice, config: Config, known: Known) 
         reflected=choice.reflected,
         send_cookies=choice.send_cookies,
         share_pauses=choice.share_pauses,
+        share_connections=choice.share_connections,
         rewrite_urls=bool(choice.rewrite_urls),
         grant_hosts=provider.patterns if provider.upstream_from else (),
     )

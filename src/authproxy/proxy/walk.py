@@ -349,7 +349,7 @@ class Walk:
             length=fields.content_length,
             chunked=fields.chunked,
             idempotent=method in _SAFE,
-            partition=usable.key,
+            partition=(usable.key.tenant, route.name) if route.share_connections else usable.key,
             expect_continue=fields.expects_continue and body is not None,
             timeouts=route.timeouts,
             upgrade=fields.websocket,
