@@ -14,6 +14,7 @@ import pytest
 from authproxy.control import tools as control_tools
 from authproxy.core.errors import NotFound, Overloaded, PolicyDenied
 from authproxy.core.model import ApprovalStatus, Caller
+from authproxy.core.tool_rules import ToolRule
 from authproxy.tools.tool import Kind, bad_input
 from tests.tools.kit import House, Reply
 from tests.tools.making import made, one_call, put
@@ -345,6 +346,27 @@ async def test_a_call_that_waited_finds_no_room_and_its_yes_is_kept() -> None:
         go.set()
         assert (await other).success
         assert (await send(house)).success, "the yes is there still"
+
+
+async def test_a_call_that_waited_is_held_to_the_rules_of_now() -> None:
+    async with ruled({"approve": "user"}) as house:
+        calling = patient(house)
+        name = await until_asked(house)
+        never = ToolRule(effect="deny")
+        house.app.config = replace(house.app.config, tools=replace(house.app.config.tools, rules=(never,)))
+        await house.app.control.approvals.decide(APPLICATION, name, approve=True, user="alice")
+        outcome = await calling
+        assert outcome.error.code == "policy_denied"
+        assert house.seen == []
+
+
+@pytest.mark.parametrize(
+    "name", ["Gmail.SendEmail", "gmail_send_email", "Google.SendEmail", "google-sendemail@8"]
+)
+async def test_no_other_name_gets_around_a_rule(name: str) -> None:
+    async with ruled({"tools": ["Gmail.SendEmail"], "effect": "deny"}, {}) as house:
+        with pytest.raises(NotFound):
+            house.app.control.tools.get(AGENT, name)
 
 
 async def test_nobody_is_waited_for_at_the_end() -> None:

@@ -45,24 +45,34 @@ def within(seconds: float, pattern: re.Pattern[str], text: str) -> str | None:
     in another one it takes as long as it takes."""
     if threading.current_thread() is not threading.main_thread():
         return _redacted(pattern, text)
-    armed = True
-
-    def late(_number: int, _frame: FrameType | None) -> None:
-        if armed:
-            raise _TooLong
-
-    before = signal.signal(signal.SIGVTALRM, late)
+    if signal.getsignal(signal.SIGVTALRM) is not _late:
+        # It is never put back: a signal that is still on its way would end the process.
+        signal.signal(signal.SIGVTALRM, _late)
     try:
+        _timer.armed = True
         signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
         try:
             return _redacted(pattern, text)
         finally:
-            armed = False  # a signal that comes now ends nothing any more
+            _timer.armed = False
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     except _TooLong:
         return None
-    finally:
-        signal.signal(signal.SIGVTALRM, before)
+
+
+class _Timer:
+    """Whether a signal is meant for a search that goes on."""
+
+    armed = False
+
+
+_timer = _Timer()
+
+
+def _late(_number: int, _frame: FrameType | None) -> None:
+    if _timer.armed:
+        _timer.armed = False
+        raise _TooLong
 
 
 def _redacted(pattern: re.Pattern[str], text: str) -> str:

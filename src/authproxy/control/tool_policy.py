@@ -56,7 +56,10 @@ class ToolPolicy:
         if given is not asked.input:
             given = self._still_whole(asked.tool, given)
         if rule.approve is not None:
-            await self._demand(asked, await self._approval(asked, given, rule))
+            approval = await self._approval(asked, given, rule)
+            if await self._waited(asked, approval):
+                return await self.before(replace(asked, patience=0.0))  # by the rules of now
+            await self._demand(asked, approval)
         return given
 
     async def after(self, asked: Asked, value: Json) -> Json:
@@ -113,12 +116,18 @@ class ToolPolicy:
                 "This call needs somebody's approval, and its arguments are more than anybody could read.",
             ) from None
 
+    async def _waited(self, asked: Asked, approval: Approval) -> bool:
+        """Whether somebody has decided while the call waited."""
+        if approval.status is not ApprovalStatus.PENDING or asked.patience <= 0:
+            return False
+        with asked.aside() as may_wait:
+            if not may_wait:
+                return False
+            approval = await self._approvals.wait(asked.caller, approval.id, asked.patience)
+        return approval.status is not ApprovalStatus.PENDING
+
     async def _demand(self, asked: Asked, approval: Approval) -> None:
         """The yes, taken for this call."""
-        if approval.status is ApprovalStatus.PENDING and asked.patience > 0:
-            with asked.aside() as may_wait:
-                if may_wait:
-                    approval = await self._approvals.wait(asked.caller, approval.id, asked.patience)
         good = approval.status is ApprovalStatus.APPROVED
         if good and await self._approvals.use(asked.caller, approval, asked.call):
             return
