@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from bench.contenders import Authproxy
 from bench.load import Load
@@ -12,16 +12,18 @@ from bench.world import World
 
 
 class Size(NamedTuple):
-    """One size: what is in the store, how many routes, and how many users ask in turn."""
+    """One size: what is in the store, how many routes, how many users ask in turn, and whether they share
+    connections to the upstream."""
 
     name: str
     connections: int
     routes: int
     users: int
+    shared: bool = False
 
 
 def sizes(length: Length) -> Sequence[Size]:
-    """The first is what the others are compared with. The same ten users ask, but for the last."""
+    """The first is what the others are compared with. The same ten users ask, but for the last two."""
     many = length.connections
     return (
         Size("10 connections, 10 routes", 10, 10, 10),
@@ -29,6 +31,7 @@ def sizes(length: Length) -> Sequence[Size]:
         Size(f"{many:,} connections", many, 10, 10),
         Size("1,000 routes", 10, 1000, 10),
         Size("1,000 users in turn", 1000, 10, 1000),
+        Size("1,000 users in turn, `share_connections`", 1000, 10, 1000, shared=True),
     )
 
 
@@ -39,7 +42,16 @@ class Grown(Authproxy):
         self.size = size
         self.connections = size.connections
         self.routes = size.routes
-        super().__init__(world, f"authproxy-{size.connections}-{size.routes}-{size.users}")
+        kind = "-shared" if size.shared else ""
+        super().__init__(world, f"authproxy-{size.connections}-{size.routes}-{size.users}{kind}")
+
+    def configuration(self) -> Mapping[str, Any]:
+        """Its routes.yaml."""
+        found = super().configuration()
+        if not self.size.shared:
+            return found
+        routes = {name: {**route, "share_connections": True} for name, route in found["routes"].items()}
+        return {**found, "routes": routes}
 
     def measure(self, length: Length) -> float:
         """CPU seconds per 1,000 requests."""
