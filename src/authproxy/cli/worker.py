@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
+from authproxy.cli.console import Stop
+
 if TYPE_CHECKING:
     from authproxy.listening import Handed
     from authproxy.metrics import Metrics, Snapshot
@@ -43,9 +45,13 @@ class Place(NamedTuple):
 
 
 def place_of(environ: MutableMapping[str, str]) -> Place | None:
-    """What this process was told, once: whatever it starts itself is no worker. None: it serves alone."""
+    """What this process was told, once: whatever it starts itself is no worker. None: it serves alone. Raises Stop
+    for what nobody told it so."""
     said = environ.pop(VARIABLE, None)
-    return None if said is None else Place(**json.loads(said))
+    try:
+        return None if said is None else Place(**json.loads(said))
+    except (ValueError, TypeError):
+        raise Stop(f"{VARIABLE} is what authproxy tells its own workers: unset it") from None
 
 
 class Line:
