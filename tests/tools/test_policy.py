@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+import aiohttp
 import pytest
 
 from authproxy.control import tools as control_tools
@@ -360,6 +361,30 @@ async def test_a_call_that_waited_is_held_to_the_rules_of_now() -> None:
         assert house.seen == []
 
 
+async def test_who_has_gone_does_not_have_the_call_made() -> None:
+    async with ruled({"approve": "user"}) as house:
+        url = await house.listen()
+        body = {"tool_name": "Gmail.SendEmail", "user_id": "alice", "input": MAIL}
+        async with aiohttp.ClientSession(url) as session:
+            headers = {"Prefer": "wait=59"}
+            calling = asyncio.create_task(
+                session.post("/v1/tools/execute", json=body, headers=headers).__aenter__()
+            )
+            name = await until_asked(house)
+            async with asyncio.timeout(10):
+                while not house.app.control.tools._waiting:  # noqa: ASYNC110 - another task makes it wait
+                    await asyncio.sleep(0.01)
+            calling.cancel()
+            await asyncio.wait([calling])
+            async with asyncio.timeout(10):
+                while house.app.control.tools._waiting:  # noqa: ASYNC110 - the server sees it some time later
+                    await asyncio.sleep(0.01)
+            await house.app.control.approvals.decide(APPLICATION, name, approve=True, user="alice")
+            assert house.seen == []
+            async with session.post("/v1/tools/execute", json=body) as answer:
+                assert (await answer.json())["success"], "the yes is for the call that comes again"
+
+
 @pytest.mark.parametrize(
     "name", ["Gmail.SendEmail", "gmail_send_email", "Google.SendEmail", "google-sendemail@8"]
 )
@@ -454,8 +479,6 @@ async def test_a_yes_that_comes_too_late_is_none() -> None:
 
 async def test_over_http_a_call_that_waits_is_202_with_a_link_to_its_status() -> None:
     async with ruled({"approve": "user"}) as house:
-        import aiohttp
-
         url = await house.listen()
         body = {"tool_name": "Gmail.SendEmail", "user_id": "alice", "input": MAIL}
         async with aiohttp.ClientSession(url) as session:

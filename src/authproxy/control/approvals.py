@@ -100,13 +100,21 @@ class Approvals:
         told = _telling("used", caller, now, call=call)
         return await self._vault.use_approval(approval, at=now, tell=told, key=caller.key)
 
-    async def wait(self, caller: Caller, approval_id: str, seconds: float) -> Approval:
-        """As soon as it is decided, or as it is after `seconds`. For who asked, and for who may decide."""
+    async def wait(
+        self,
+        caller: Caller,
+        approval_id: str,
+        seconds: float,
+        *,
+        there: Callable[[], bool] = lambda: True,
+    ) -> Approval:
+        """As soon as it is decided, or as it is after `seconds`, or when who waits is not `there` any more. For who
+        asked, and for who may decide."""
         until = self._monotonic() + seconds
         while True:
             seen = await self.look(caller, approval_id)
             left = until - self._monotonic()
-            if seen.status is not ApprovalStatus.PENDING or left <= 0 or self._closing():
+            if seen.status is not ApprovalStatus.PENDING or left <= 0 or self._closing() or not there():
                 return seen
             await asyncio.sleep(min(POLL, left))
 

@@ -123,8 +123,11 @@ class ToolPolicy:
         with asked.aside() as may_wait:
             if not may_wait:
                 return False
-            approval = await self._approvals.wait(asked.caller, approval.id, asked.patience)
-        return approval.status is not ApprovalStatus.PENDING
+            approval = await self._approvals.wait(
+                asked.caller, approval.id, asked.patience, there=asked.there
+            )
+        # Where nobody is there, the yes is for the call that they will make again.
+        return approval.status is not ApprovalStatus.PENDING and asked.there()
 
     async def _demand(self, asked: Asked, approval: Approval) -> None:
         """The yes, taken for this call."""

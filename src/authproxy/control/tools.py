@@ -40,8 +40,8 @@ MAX_WAITING = 64
 @dataclass(frozen=True, slots=True)
 class Asked:
     """One call, as a gate sees it: who wants what done for whom. `input` is checked; `patience` is how many seconds
-    the caller would wait for somebody's yes. It does that inside of `aside`, which says whether it may: so others are
-    called meanwhile."""
+    the caller would wait for somebody's yes, as long as it is `there`. It does that inside of `aside`, which says
+    whether it may: so others are called meanwhile."""
 
     call: str
     caller: Caller
@@ -50,6 +50,7 @@ class Asked:
     tool: Tool
     input: Input = field(repr=False)
     patience: float = 0.0
+    there: Callable[[], bool] = lambda: True
     aside: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(True)
 
 
@@ -265,6 +266,7 @@ class Tools:
         *,
         account: str = DEFAULT_ACCOUNT,
         patience: float = 0.0,
+        there: Callable[[], bool] = lambda: True,
     ) -> Outcome:
         """Call a tool that `get` gave, for `user`. What the tool, its provider or a rule says against it is in the
         outcome; a refusal is raised where the caller has no business to ask at all. Exactly one record is written."""
@@ -279,7 +281,7 @@ class Tools:
                 raise BadRequest(f"account must be {NAME_RULE}", reason="account")
             api = self._api(outcome, caller, account)
             outcome.requests = api.requests
-            await self._run(api, given, outcome, patience)
+            await self._run(api, given, outcome, patience, there)
             ending = "success" if outcome.error is None else str(outcome.error.kind)
             code = None if outcome.error is None else outcome.error.code
         except Refusal as refusal:
@@ -304,7 +306,14 @@ class Tools:
             )
         )
 
-    async def _run(self, api: WalkApi, given: Mapping[str, Any], outcome: Outcome, patience: float) -> None:
+    async def _run(
+        self,
+        api: WalkApi,
+        given: Mapping[str, Any],
+        outcome: Outcome,
+        patience: float,
+        there: Callable[[], bool],
+    ) -> None:
         errand, most = api.errand, self._limits().max_calls
         if self._active >= most:
             raise Overloaded(f"{most} calls of tools are under way", reason="tools")
@@ -318,6 +327,7 @@ class Tools:
                 tool=errand.tool,
                 input=self._runner.check(errand.tool, given),
                 patience=patience,
+                there=there,
                 aside=lambda: self._aside(errand.caller),
             )
             for gate in self.gates:

@@ -98,6 +98,7 @@ class Tools:
             object_in(body, "input", missing={}),
             account=text_in(body, "account") or DEFAULT_ACCOUNT,
             patience=_patience(request),
+            there=lambda: request.transport is not None,
         )
         said = tool_views.execution(outcome)
         if outcome.error is None or outcome.error.code != "approval_required":
