@@ -223,6 +223,8 @@ def _shown(one: Connection, args: argparse.Namespace, *, revoked: str | None = N
 def _life(one: Connection, now: int) -> str:
     if one.state is State.DISCONNECTED:
         return "-"
+    if one.state is State.NEEDS_REAUTH or one.reason == "unreadable":
+        return "not used"  # whatever its life would have been
     if one.expires_at is None:
         return "no known end"
     left = one.expires_at - now

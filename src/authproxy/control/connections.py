@@ -121,14 +121,14 @@ class Connections:
         """The same by user and provider, also where there never was a connection."""
         demand_operator(caller)
         events = await self._vault.timeline(key)
-        connection = await self._vault.find(key)
+        connection = await self._vault.find(key, inspect=True)
         if connection is None:  # perhaps a tombstone
             ids = [event.connection_id for event in events if event.connection_id is not None]
             connection = await self._vault.get(ids[-1], tenant=caller.tenant) if ids else None
         return explain(key, connection, events, now=int(self._clock()))
 
     async def _own(self, caller: Caller, connection_id: str) -> Connection:
-        connection = await self._vault.get(connection_id, tenant=caller.tenant)
+        connection = await self._vault.get(connection_id, tenant=caller.tenant, inspect=True)
         if connection is None:
             raise NotFound(f"There is no connection {connection_id} in tenant {caller.tenant}")
         return connection

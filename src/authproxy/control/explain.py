@@ -11,6 +11,8 @@ from typing import Any, Final
 from authproxy.core.causes import Party, advice, party
 from authproxy.core.model import DEFAULT_ACCOUNT, DEFAULT_TENANT, Connection, ConnectionKey, Event, State
 
+UNREADABLE: Final = "unreadable"  # what the store says of a row whose cells cannot be opened
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -50,6 +52,8 @@ def explain(
 def _act(one: Connection | None, well: bool) -> Party:
     if well or one is None:
         return Party.NOBODY if well else Party.USER
+    if one.reason == UNREADABLE:
+        return Party.OPERATOR
     match one.state:
         case State.MISCONFIGURED:
             return Party.OPERATOR
@@ -71,7 +75,9 @@ def _standing(key: ConnectionKey, one: Connection | None, now: int) -> tuple[str
     again = f"Let {key.user} connect again: {_command(key)}"
     if one is None:
         return f"{key.user} has never connected {key.provider}.", f"Let them connect: {_command(key)}", False
-    why = f" ({one.reason.replace('_', ' ')})" if one.reason else ""
+    if one.reason == UNREADABLE:
+        return _unreadable(one, again)
+    why = f" ({one.reason.replace('_', ' ')})" if one.reason and one.reason != "unknown" else ""
     match one.state:
         case State.ACTIVE:
             return _active(one, now)
@@ -90,6 +96,9 @@ def _standing(key: ConnectionKey, one: Connection | None, now: int) -> tuple[str
             )
         case State.DISCONNECTED:
             return f"It was disconnected{why}.", again, False
+        case State.MISCONFIGURED if one.reason == "client_changed":
+            made = f"The grant was made with another client id ({one.client_id}) and is not sent to the present one."
+            return made, f"Put the old client_id back. If it is gone for good: {again}", False
         case State.MISCONFIGURED:
             return (
                 f"{key.provider} refuses your app registration{why}, not the user's grant.",
@@ -107,14 +116,20 @@ def _command(key: ConnectionKey) -> str:
     return shlex.join(words)
 
 
+def _unreadable(one: Connection, again: str) -> tuple[str, str, bool]:
+    so = "every request is answered key_missing, and nothing was deleted"
+    if one.last_error == "key_unknown":
+        said = f"Its tokens are sealed under a key that is not at hand: {so}."
+        todo = "Give that key too; `authproxy keys status` says which are at hand."
+    else:
+        said = f"What is stored of it cannot be opened ({(one.last_error or 'damaged').replace('_', ' ')}): {so}."
+        todo = "Find out what wrote to the store beside authproxy, and bring back a sound copy."
+    return said, f"{todo} If it is lost: {again}", False
+
+
 def _active(one: Connection, now: int) -> tuple[str, str, bool]:
-    if one.retry_at is not None and one.retry_at > now:
-        failed = one.last_error or "no reason known"
-        return (
-            f"The grant is good, but the last refresh failed ({failed}); next try in {one.retry_at - now} s.",
-            "Nothing for the user to do. If it goes on, look at the provider's status page and at the log.",
-            one.expires_at is None or one.expires_at > now,
-        )
+    if one.failures and one.last_error:
+        return _failing(one, now)
     if one.expires_at is None:
         life = "its access token has no known end"
     elif one.expires_at > now:
@@ -131,6 +146,30 @@ def _active(one: Connection, now: int) -> tuple[str, str, bool]:
     return f"It works: {life}, and {kept}.", "Nothing to do.", True
 
 
+def _failing(one: Connection, now: int) -> tuple[str, str, bool]:
+    """After a refresh that decided nothing."""
+    doubt, _, cause = (one.last_error or "").partition(":")
+    match doubt:
+        case "maybe_sent":
+            said = (
+                f"The last refresh was sent, and no answer came ({cause}): whether its refresh token is still good "
+                "is not known until the next one is answered"
+            )
+        case "never_sent":
+            said = f"The grant is good, but {one.key.provider} could not be reached for a refresh ({cause})"
+        case _:
+            said = f"The grant is good, but the last refresh failed ({doubt.replace('_', ' ')})"
+    served = one.expires_at is None or one.expires_at > now
+    meanwhile = "its access token is still used" if served else "its access token has ended"
+    wait = 0 if one.retry_at is None else one.retry_at - now
+    again = f"in {wait} s at the earliest" if wait > 0 else "when the next request or the keeper wants it"
+    return (
+        f"{said}. It is tried again {again}; {meanwhile}.",
+        "Nothing for the user to do. If it goes on, look at the provider's status page and at the log.",
+        served,
+    )
+
+
 def _text(event: Event) -> str:
     said = _SAID.get(event.kind, event.kind.replace(".", ": ").replace("_", " "))
     if event.kind.startswith("refresh."):
@@ -143,7 +182,7 @@ def _details(data: Mapping[str, Any]) -> Iterator[str]:
     """What was kept beside the kind: the verdict's words, and the decision that was taken (J04)."""
     reason, code, status = data.get("reason"), data.get("code"), data.get("status")
     if reason:
-        yield f"reason: {str(reason).replace('_', ' ')}"
+        yield f"reason: {str(reason).replace('_', ' ').replace(':', ': ')}"
     if code and code != reason:
         yield f"the provider said {code}"
     if isinstance(status, int):

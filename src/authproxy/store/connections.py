@@ -94,17 +94,20 @@ class Connections:
         """A keyed digest of a token, the same for the life of the store (E12)."""
         return self._safe.digest(token)
 
-    async def find(self, key: ConnectionKey) -> Connection | None:
-        """The live connection of this key; None: there definitely is none. A tombstone is none (E06, I01)."""
+    async def find(self, key: ConnectionKey, *, inspect: bool = False) -> Connection | None:
+        """The live connection of this key; None: there definitely is none. A tombstone is none (E06, I01). With
+        `inspect` one that cannot be opened says so, as in `list`."""
         row = await self._row_of(key)
-        return None if row is None else self._read(row)
+        return None if row is None else self._inspect(row) if inspect else self._read(row)
 
-    async def get(self, connection_id: str, *, tenant: str | None) -> Connection | None:
+    async def get(
+        self, connection_id: str, *, tenant: str | None, inspect: bool = False
+    ) -> Connection | None:
         """One connection by id, tombstones included; `tenant` None is for operators."""
         row = await self._row_by_id(connection_id)
         if row is None or (tenant is not None and row["tenant"] != tenant):
             return None
-        return self._read(row)
+        return self._inspect(row) if inspect else self._read(row)
 
     async def access(self, key: ConnectionKey) -> tuple[Connection, Secret] | None:
         """The live connection with its access token opened, and nothing else opened."""
