@@ -297,11 +297,11 @@ async def test_the_call_waits_for_the_decision_where_it_is_asked_to() -> None:
 
 
 async def until_asked(house: House) -> str:
-    """The first approval that is asked for."""
+    """The first approval that is asked for, once its call waits for it."""
     async with asyncio.timeout(10):
-        while not (found := await house.app.control.approvals.list(OPERATOR)):  # noqa: ASYNC110 - another task makes it
+        while not house.app.control.tools._waiting:  # noqa: ASYNC110 - another task makes it
             await asyncio.sleep(0.01)
-    return found[0].id
+    return (await house.app.control.approvals.list(OPERATOR))[0].id
 
 
 def patient(house: House, caller: Caller = AGENT, **more: Any) -> asyncio.Task[Any]:
@@ -371,9 +371,6 @@ async def test_who_has_gone_does_not_have_the_call_made() -> None:
                 session.post("/v1/tools/execute", json=body, headers=headers).__aenter__()
             )
             name = await until_asked(house)
-            async with asyncio.timeout(10):
-                while not house.app.control.tools._waiting:  # noqa: ASYNC110 - another task makes it wait
-                    await asyncio.sleep(0.01)
             calling.cancel()
             await asyncio.wait([calling])
             async with asyncio.timeout(10):
