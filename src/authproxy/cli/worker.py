@@ -89,6 +89,8 @@ class Line:
             return ()
         finally:
             self._asked = None
+            # What is about to be shown of this one: should it be killed, the next page must not show less.
+            self._say(told=0, numbers=self._metrics.snapshot())
 
     async def close(self) -> None:
         """Say the last numbers, which count on when this process is gone."""
