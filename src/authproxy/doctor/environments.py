@@ -270,7 +270,7 @@ def unreadable(case: Case) -> Iterator[Finding]:
             "C09",
             None,
             "Rows that cannot be opened",
-            wrong=f"{plural(len(lost), 'row')} were sealed under a key that is not given here, or are damaged.",
+            wrong=f"{plural(len(lost), 'row')}, sealed under a key that is not given here or damaged.",
             why="Requests of these users fail with key_missing until the key is back; nothing is lost before that.",
             do="Add the missing key to AUTHPROXY_KEYS (older keys come after the newest).",
             seen=some(lost),
