@@ -123,15 +123,16 @@ async def test_a_429_is_shared_with_the_user_s_other_agents(yard: Yard) -> None:
     lane = yard.lane()
     other, _ = await asyncio.to_thread(yard.key, "sharer", "alice")
     name, _ = await asyncio.to_thread(yard.seeded.user)
-    async with lane.upstream([LIMITED, reply(body=b"later")]) as upstream:
-        began = time.monotonic()
-        first = await asked(lane)
-        assert (first.status, first.body) == (429, b'{"slow": "down"}')
-        assert first.head.one(b"retry-after") == b"1"
-        assert first.head.one(b"x-authproxy-error") is None, "it is the provider's own"
+    async with lane.upstream([LIMITED, LIMITED, reply(body=b"later")]) as upstream:
+        for _ in range(2):  # of this API nothing is known: it is believed the second time
+            began = time.monotonic()
+            first = await asked(lane)
+            assert (first.status, first.body) == (429, b'{"slow": "down"}')
+            assert first.head.one(b"retry-after") == b"1"
+            assert first.head.one(b"x-authproxy-error") is None, "it is the provider's own"
         second = await asked(lane, b"X-Authproxy-Key: " + other.encode())
         assert_over(second, "provider_limit")
-        assert len(upstream.requests) == 1
+        assert len(upstream.requests) == 2
         assert (await asked(lane, user=name.encode())).body == b"later", "no other user waits for it"
         assert (await asked(lane, rest=b"/elsewhere")).body == b"later"
         answers = []
@@ -161,9 +162,9 @@ async def test_a_429_is_shared_with_the_user_s_other_agents(yard: Yard) -> None:
 )
 async def test_what_is_no_pause(yard: Yard, answer: bytes, name: str) -> None:
     lane = yard.named(name) if name else yard.lane()
-    async with lane.upstream([answer, reply()]):
-        first = await asked(lane)
-        assert first.status == int(answer.split(b" ")[1])
+    async with lane.upstream([answer, answer, reply()]):
+        for _ in range(2):
+            assert (await asked(lane)).status == int(answer.split(b" ")[1])
         assert (await asked(lane)).status == 200
 
 
@@ -173,14 +174,14 @@ async def test_one_probe_at_the_end(yard: Yard) -> None:
 
     async def script(upstream: Upstream, wire: Wire) -> None:
         upstream.note(await wire.request())
-        if len(upstream.requests) == 1:
+        if len(upstream.requests) <= 2:
             await wire.send(LIMITED)
             return
         await let_go.wait()
         await wire.send(reply())
 
     async with lane.upstream(script) as upstream:
-        assert (await asked(lane)).status == 429
+        assert [(await asked(lane)).status for _ in range(2)] == [429, 429]
         async with await lane.dial() as probe:
             await until_sent(lane, upstream, probe)
             assert_over(await asked(lane), "provider_limit")

@@ -148,9 +148,34 @@ def test_the_operator_may_say_whose_it_is(scope: str) -> None:
 def test_an_api_that_nobody_has_described_is_believed_for_one_path() -> None:
     house = House(ProviderChoice(issuer="https://id.example", client_id="x", client_auth="none"))
     house.told(20, path="/a")
+    assert house.free("/a"), "the first may have been about that one request"
+    house.told(20, path="/a")
+    house.told(20, path="/b")
+    house.now += 10
+    house.told(20, path="/a")
     assert not house.free("/a")
     assert house.free("/a", method="POST")
-    assert house.free("/b")
+    assert house.free("/a", user="bob")
+    house.now += 11
+    assert not house.free("/a")
+    house.told(20, path="/b")
+    assert house.free("/b"), "the time that was told is over, and this is a first one again"
+
+
+def test_first_words_are_bounded_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pauses, "MOST", 50)
+    house = House(ProviderChoice(issuer="https://id.example", client_id="x", client_auth="none"))
+    for number in range(500):
+        house.told(60, path=f"/{number}")
+    assert len(house.pauses._heralds) <= 50
+    house.now += 100
+    for number in range(60):
+        house.told(60, path=f"/again/{number}")
+    assert len(house.pauses._heralds) <= 50
+    house.now += 100
+    for _ in range(60):
+        assert house.free("/elsewhere")
+    assert len(house.pauses._heralds) == len(house.pauses) == 0
 
 
 @pytest.mark.parametrize("seconds", [61, 86_400, 999_999_999_999_999])

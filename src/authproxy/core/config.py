@@ -200,7 +200,8 @@ class ProviderChoice:
     limits: Shares = setting("how much of its APIs may be asked for", factory=Shares)
     pauses: Literal["user", "app"] | None = setting(
         "what is kept back when its API answers 429 with a time to wait: all requests of its `user` to that API, or of "
-        "all users of your `app`; default: what the catalogue says, else the user's with the same method and path",
+        "all users of your `app`; default: what the catalogue says, else, from its second such answer on, the user's "
+        "with the same method and path",
         None,
     )
 

@@ -209,7 +209,8 @@ class Pacing:
     An answer does so with one of `statuses` and a time: Retry-After, or the field `reset` (for other statuses than 429
     only while the field `remaining` is 0). It speaks of the user's requests or, by `scope` or where a field has the
     value in `app_when`, of the whole app's. Names of fields and values are in lower case. `own_paths` are globs of
-    paths that are counted apart from all others; with `each_path` every path is.
+    paths that are counted apart from all others; with `each_path` every path is. `at_once`: one such answer is
+    believed; else the second within the time that the first told.
     """
 
     statuses: tuple[int, ...] = (429,)
@@ -219,6 +220,7 @@ class Pacing:
     app_when: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     own_paths: tuple[str, ...] = ()
     each_path: bool = False
+    at_once: bool = True
 
 
 @dataclass(frozen=True, slots=True)

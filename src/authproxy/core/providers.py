@@ -186,7 +186,7 @@ def provider_of(name: str, choice: ProviderChoice) -> Provider:
         reasons=environment.reasons,
         pacing=facts.pacing
         if choice.pauses is None
-        else replace(facts.pacing, scope=choice.pauses, app_when=EMPTY, each_path=False),
+        else replace(facts.pacing, scope=choice.pauses, app_when=EMPTY, each_path=False, at_once=True),
     )
 
 

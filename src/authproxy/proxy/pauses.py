@@ -3,7 +3,8 @@
 The 429 itself goes on to its agent as it came. What comes for the same connection, upstream and kind of path before
 the time is over is answered `overloaded`, reason `provider_limit`. When it is over one request is let through; the
 others follow when it has been answered with anything but another pause. Only the provider's data, or the operator,
-can make one user's pause that of all users of an app.
+can make one user's pause that of all users of an app. An API that nobody has described is believed when it says the
+same twice: its first 429 may have been about that one request.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class Pauses:
         self._clock = clock
         self._tick = tick
         self._pauses: OrderedDict[Hashable, Pause] = OrderedDict()
+        self._heralds: OrderedDict[Hashable, float] = OrderedDict()  # one such answer, where two are needed
 
     def __len__(self) -> int:
         return len(self._pauses)
@@ -78,19 +80,22 @@ class Pauses:
 
     def heard(self, route: Route, key: ConnectionKey, path: bytes, entry: Entry, answer: Answer) -> None:
         """Learn from an answer's head."""
-        if (answer.status < 400 and not entry.probing) or not self._longest:
+        if (answer.status < 400 and not entry.probing and not self._heralds) or not self._longest:
             return
         provider = self._provider_of(route.provider)
         asked = None
         if route.share_pauses:
             asked = pause_asked(provider.pacing, answer.status, answer.fields, self._clock())
         seen, entry.probing = entry.probing, ()
+        whose = key.provider if asked is not None and asked.app else key
+        bucket = _bucket(route, provider, whose, entry.method, path)
         if asked is None:
-            for bucket in seen:
-                self._pauses.pop(bucket, None)
-        else:
-            whose = key.provider if asked.app else key
-            self._begin(_bucket(route, provider, whose, entry.method, path), asked, route)
+            for over in seen:
+                self._pauses.pop(over, None)
+            self._heralds.pop(bucket, None)
+            self._fade(self._tick())
+        elif provider.pacing.at_once or bucket in self._pauses or self._heralded(bucket, asked):
+            self._begin(bucket, asked, route)
 
     def leave(self, entry: Entry) -> None:
         """A request is over. Where it was to see whether a pause is, and was not answered, the next one does."""
@@ -120,6 +125,21 @@ class Pauses:
             user=key.user,
             retry_after=max(1, ceil(pause.until - now)),
         )
+
+    def _heralded(self, bucket: Hashable, asked: Asked) -> bool:
+        """Whether the same was said before, and the time told then is not over."""
+        now = self._tick()
+        if self._heralds.pop(bucket, -inf) > now:
+            return True
+        self._fade(now)
+        self._heralds[bucket] = now + min(asked.seconds, self._longest)
+        return False
+
+    def _fade(self, now: float) -> None:
+        for _ in range(2):
+            oldest = next(iter(self._heralds), None)
+            if oldest is not None and (self._heralds[oldest] <= now or len(self._heralds) >= MOST):
+                del self._heralds[oldest]
 
     def _begin(self, bucket: Hashable, asked: Asked, route: Route) -> None:
         now = self._tick()
