@@ -85,7 +85,12 @@ def failing(error: str, **fields: Any) -> Explanation:
             Party.NOBODY,
             ["The grant is good", "acme could not be reached for a refresh (dns)"],
         ),
-        (failing("rate_limited", retry_at=NOW + 20), True, Party.NOBODY, ["failed (rate limited)"]),
+        (
+            failing("rate_limited", retry_at=NOW + 20),
+            True,
+            Party.NOBODY,
+            ["says nothing of the grant"],
+        ),
         (
             told(state=State.NEEDS_REAUTH, reason="unknown"),
             False,

@@ -302,6 +302,38 @@ def test_what_cannot_be_read_is_transient_whatever_the_status(status: int, kind:
     assert refused(body, status=status, kind=kind).verdict is Verdict.TRANSIENT
 
 
+@pytest.mark.scenario("A09", "A23")
+@pytest.mark.parametrize(
+    ("provider", "status", "body", "doubtful"),
+    [
+        ("acme", 502, b"<html>", True),
+        ("acme", 504, b"", True),
+        ("acme", 500, {"error": "server_error"}, True),
+        ("acme", 503, {"error": "temporarily_unavailable"}, False),
+        ("acme", 429, {"error": "slow_down"}, False),
+        ("acme", 429, b"<html>", False),
+        ("acme", 408, b"", False),
+        ("acme", 400, b"<html>", False),
+        ("acme", 302, b"", False),
+        ("acme", 200, b"<html>", True),
+        ("acme", 200, b"", True),
+        ("acme", 200, {}, True),
+        ("acme", 200, {"access_token": "a\nb"}, True),
+        ("google", 500, {"error": "internal_failure"}, True),
+        ("slack", 200, {"ok": False, "error": "fatal_error"}, True),
+        ("slack", 200, {"ok": False, "error": "service_unavailable"}, False),
+        ("slack", 429, {"ok": False, "error": "ratelimited"}, False),
+    ],
+)
+def test_whether_an_answer_says_that_nothing_was_done(
+    provider: str, status: int, body: object, doubtful: bool
+) -> None:
+    """What does not say so is as good as no answer: the refresh token may have been spent."""
+    kind = "text/html" if isinstance(body, bytes) else "application/json"
+    found = refused(body, ACME if provider == "acme" else made(provider), status=status, kind=kind)
+    assert (found.verdict, found.doubtful) == (Verdict.TRANSIENT, doubtful)
+
+
 @pytest.mark.scenario("B05", "B06")
 def test_form_encoding_counts_where_it_is_declared() -> None:
     raw = urlencode({"access_token": "gho_1", "scope": "repo,user", "token_type": "bearer"}).encode()

@@ -117,7 +117,7 @@ class Attempt:
         if lost:
             data["scopes_lost"] = lost
         events = [self._event("refresh.succeeded", at, data)]
-        if connection.state is not State.ACTIVE or self.number > 1 or connection.failures >= FAILING:
+        if connection.state is not State.ACTIVE or connection.failures >= FAILING:
             back = {"from": str(connection.state), "attempt": self.number, "failures": connection.failures}
             events.append(self._event("connection.recovered", at, back))
         if (ends := self._reauth_due(at, before, after)) is not None:

@@ -270,8 +270,13 @@ class Refresher:
             self._breaker.limited(attempt.provider.id, attempt.client, wait)
         elif reply.status < 500:
             self._breaker.answered(attempt.provider.id)
+        doubt = answer.doubtful and attempt.rotates  # as good as no answer
         return await self._settlement.postpone(
-            attempt, answer.reason, "retry: the provider cannot now", retry_after=answer.retry_after
+            attempt,
+            answer.reason,
+            "retry: the outcome is unknown" if doubt else "retry: the provider cannot now",
+            retry_after=answer.retry_after,
+            keep_intent=doubt,
         )
 
     async def _land(self, attempt: Attempt, before: TokenSet, tokens: TokenSet) -> Outcome:

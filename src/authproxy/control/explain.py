@@ -158,7 +158,7 @@ def _failing(one: Connection, now: int) -> tuple[str, str, bool]:
         case "never_sent":
             said = f"The grant is good, but {one.key.provider} could not be reached for a refresh ({cause})"
         case _:
-            said = f"The grant is good, but the last refresh failed ({doubt.replace('_', ' ')})"
+            said = f"The last refresh failed ({doubt.replace('_', ' ')}), which says nothing of the grant"
     served = one.expires_at is None or one.expires_at > now
     meanwhile = "its access token is still used" if served else "its access token has ended"
     wait = 0 if one.retry_at is None else one.retry_at - now

@@ -45,6 +45,11 @@ _RETRY_STATUSES = frozenset({408, 425, 429})
 _RETRY_CODES = frozenset(
     {"temporarily_unavailable", "server_error", "slow_down", "authorization_pending", "rate_limited"}
 )
+# The server itself says that it did nothing; and that it broke off, which may be after it did (A23).
+_DECLINING = (_RETRY_CODES - {"server_error"}) | {"service_unavailable"}
+_BROKEN_OFF = frozenset(
+    {"server_error", "internal_failure", "internal_error", "fatal_error", "request_timeout"}
+)
 _USER_CODES = frozenset(
     {
         "access_denied",
@@ -119,7 +124,7 @@ def _accepted(
     fresh = isinstance(renewed, str) and not _blank(renewed)
     refresh = _token(renewed) if fresh else None
     if access is None or (fresh and refresh is None):
-        return failure(Verdict.TRANSIENT, "malformed_token", "malformed_token")
+        return failure(Verdict.TRANSIENT, "malformed_token", "malformed_token", doubtful=True)
     if refresh is None and previous is not None:
         refresh = previous.refresh_token
     lifetime = _lifetime(fields.get("expires_in"), previous)
@@ -246,9 +251,19 @@ def _refused(provider: Provider, status: int, document: Any, wait: int | None) -
     ):
         limited = "rate_limited" if status == 429 else None
         reason = (passing.reason if passing else None) or limited
-        return failure(Verdict.TRANSIENT, code or f"http_{status}", reason, retry_after=wait, detail=detail)
+        # A 5xx may come from a gateway, when the server behind it has done its work (A09).
+        done = status >= 500 and _DECLINING.isdisjoint(evidence.codes)
+        return failure(
+            Verdict.TRANSIENT,
+            code or f"http_{status}",
+            reason,
+            retry_after=wait,
+            detail=detail,
+            doubtful=done or not _BROKEN_OFF.isdisjoint(evidence.codes),
+        )
     if document is None or not 200 <= status < 500 or 300 <= status < 400:
-        return failure(Verdict.TRANSIENT, "not_json", "unreadable", retry_after=wait)
+        said = 200 <= status < 300  # that it was done
+        return failure(Verdict.TRANSIENT, "not_json", "unreadable", retry_after=wait, doubtful=said)
     if (row := _row(errors.misconfigured, evidence)) is not None:
         return failure(Verdict.MISCONFIGURED, code or f"http_{status}", row.reason, detail=detail)
     if (row := _row(errors.dead, evidence)) is not None or evidence.codes[:1] == ("invalid_grant",):
@@ -256,7 +271,7 @@ def _refused(provider: Provider, status: int, document: Any, wait: int | None) -
         reason = provider.reasons.get(reason, reason)
         return failure(Verdict.DEAD, code or "invalid_grant", reason, detail=detail)
     if status < 300 and not (isinstance(document, dict) and document.get("error")):
-        return failure(Verdict.TRANSIENT, "empty_answer", "empty", retry_after=wait)
+        return failure(Verdict.TRANSIENT, "empty_answer", "empty", retry_after=wait, doubtful=True)
     reason = "client_credentials" if _CLIENT_CODES & set(evidence.codes[:1]) else None
     return failure(Verdict.MISCONFIGURED, code or f"http_{status}", reason, detail=detail)
 

@@ -21,7 +21,8 @@ class TokenFailure:
     """A refusal, reduced to what may be shown: nothing of the body but codes of a harmless alphabet.
 
     `code` is the provider's own or one of ours (`not_json`, `http_503`, …); `detail` its subcode
-    (`invalid_rapt`, `AADSTS700082`), where it has one; `reason` is a key of `ADVICE`.
+    (`invalid_rapt`, `AADSTS700082`), where it has one; `reason` is a key of `ADVICE`. `doubtful`: it does not say
+    that nothing was done: a gateway's word, or a success without its tokens.
     """
 
     verdict: Verdict
@@ -30,6 +31,7 @@ class TokenFailure:
     advice: str
     retry_after: int | None = None
     detail: str | None = None
+    doubtful: bool = False
 
 
 def failure(
@@ -39,10 +41,11 @@ def failure(
     *,
     retry_after: int | None = None,
     detail: str | None = None,
+    doubtful: bool = False,
 ) -> TokenFailure:
     """A refusal with the advice that belongs to its reason."""
     reason = reason or _GENERAL[verdict]
-    return TokenFailure(verdict, code, reason, ADVICE[reason], retry_after, detail)
+    return TokenFailure(verdict, code, reason, ADVICE[reason], retry_after, detail, doubtful)
 
 
 _GENERAL = {
