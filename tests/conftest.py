@@ -23,7 +23,9 @@ def pytest_unconfigure(config: pytest.Config) -> Iterator[None]:
     left = [
         one.name for one in threading.enumerate() if one is not threading.main_thread() and not one.daemon
     ]
-    if left and ENDING in config.stash:
+    if (
+        left and ENDING in config.stash and not hasattr(config, "workerinput")
+    ):  # workers are ended from outside
         sys.stderr.write(f"left running: {', '.join(left)}\n")
         sys.stdout.flush()
         sys.stderr.flush()
