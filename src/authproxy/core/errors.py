@@ -215,7 +215,7 @@ class StoreUnavailable(Refusal):
 
 
 class Overloaded(Refusal):
-    """A limit of this process is reached (requests, connections, audit queue, replay bytes)."""
+    """A limit of this process is reached (requests, rates, connections, audit queue), or a provider's pause stands."""
 
     code, status, act = "overloaded", 503, Act.RETRY_LATER
     default_retry_after = 1
