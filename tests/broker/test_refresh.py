@@ -472,6 +472,47 @@ async def test_a_token_of_another_type_is_not_sent_as_bearer(house: House) -> No
     assert caught.value.reason == "token_type"
 
 
+ODD: list[tuple[dict[str, Any], State]] = [
+    ({"token_type": "DPoP"}, State.MISCONFIGURED),
+    ({"extra": {"access_token": "two\nlines"}}, State.ACTIVE),
+]
+
+
+@pytest.mark.scenario("A19", "B19")
+@pytest.mark.parametrize(("odd", "state"), ODD, ids=["token-type", "access-token"])
+async def test_an_access_token_that_is_of_no_use_does_not_cost_the_refresh_token(
+    house: House, odd: dict[str, Any], state: State
+) -> None:
+    """The provider has rotated: what came with it is the only good refresh token there is, and is kept."""
+    broker = await house.broker()
+    await house.connect(broker)
+    house.sandbox.switches.update(odd)
+    house.clock.push(3400)
+    before = await broker.token()  # within the margin: renewed behind its back, and still good
+    await house.sandbox.arrived(2)
+    await broker.tokens.drain(5.0)
+    row = await house.row(broker)
+    assert (row.state, row.generation, row.failures) == (state, 2, 1)
+    assert row.expires_at is not None
+    assert row.retry_at is not None
+    assert await stored_refresh_digest(broker) in house.sandbox.live_refresh_digests()
+    other = await house.broker()
+    assert (await other.token()).header == before.header, "used to its end"
+    for _ in range(3):
+        house.clock.push(HOUR)
+        with pytest.raises(ProviderMisconfigured if state is State.MISCONFIGURED else ProviderUnavailable):
+            await other.token()
+        with pytest.raises(ProviderUnavailable):
+            await (await house.broker()).token()
+    assert len(house.sandbox.refreshes()) == 4, "one at a time, and none in the pause after it"
+    house.sandbox.reset()
+    house.clock.push(HOUR)
+    assert (await other.token()).generation == 6
+    kinds = await house.kinds(broker)
+    assert kinds.count("connection.misconfigured") == (state is State.MISCONFIGURED)
+    assert kinds.count("connection.recovered") == 1
+
+
 # --- verdicts
 
 

@@ -13,6 +13,7 @@ from authproxy.core.secret import Secret
 from authproxy.store.base import Contended, GrantChanged, LeaseLost, Transaction
 from authproxy.store.connections import SPENT_KEPT
 from authproxy.store.flows import ENDED_KEPT, EXCHANGE_GRACE
+from authproxy.store.lease import Standing
 from authproxy.store.schema import MIGRATIONS
 from authproxy.store.sealing import Keyring, generate_key
 from authproxy.store.vault import Leased, Vault
@@ -330,6 +331,25 @@ async def test_a_commit_may_be_repeated_when_its_outcome_is_unknown(vault: Vault
     assert len(await vault.timeline(kept.id)) == 1
     with pytest.raises(LeaseLost):
         await Leased(vault, stale._row, "two").commit(tokens("3"), [], spent=None)
+
+
+@pytest.mark.scenario("A19")
+async def test_a_refresh_token_may_be_kept_of_an_answer_that_is_of_no_other_use(vault: Vault) -> None:
+    kept = await vault.keep_grant(grant(word="1"), [])
+    standing = Standing(State.MISCONFIGURED, "token_type", 3, NOW + 60, "token_type")
+    given = tokens("1", refresh_token=Secret("CANARY-rt-2"))
+    lease = await leased(vault, kept.id)
+    stale = await vault.lease(kept.id, holder="two", seconds=60)
+    assert stale is None
+    after = await lease.commit(given, [event("refresh.failed")], spent="spent", standing=standing)
+    assert (after.state, after.reason, after.failures) == (State.MISCONFIGURED, "token_type", 3)
+    assert (after.generation, after.retry_at, after.last_error) == (2, NOW + 60, "token_type")
+    assert (await lease.tokens()).refresh_token == Secret("CANARY-rt-2")
+    found = await vault.access(KEY)
+    assert found is not None
+    assert found[1] == Secret("CANARY-at-1")
+    well = await lease.commit(tokens("3"), [], spent=None)
+    assert (well.state, well.reason, well.failures, well.retry_at) == (State.ACTIVE, None, 0, None)
 
 
 @pytest.mark.scenario("B01")

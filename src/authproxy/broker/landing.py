@@ -16,7 +16,7 @@ from authproxy.core.errors import StoreUnavailable
 from authproxy.core.model import Connection, ConnectionKey, Event, State, TokenSet
 from authproxy.metrics import Metrics
 from authproxy.store.base import GrantChanged, LeaseLost
-from authproxy.store.lease import Leased
+from authproxy.store.lease import WELL, Leased, Standing
 from authproxy.store.revocations import Owing
 from authproxy.store.vault import Vault
 
@@ -37,8 +37,15 @@ class Rotation:
     seen: Connection
     at: int
     told: asyncio.Future[Outcome]
+    standing: Standing = WELL
+    instead: Outcome | None = None  # what askers get where only the refresh token is of use
     gone: bool = False  # the grant that they belong to is no longer the stored one: nobody may use them
     owing: Owing | None = None
+
+    @property
+    def meanwhile(self) -> Outcome:
+        """What askers get while it is not saved."""
+        return Later("store_unavailable", 1) if self.gone else self.instead or self.fresh
 
     @property
     def fresh(self) -> Fresh:
@@ -90,7 +97,7 @@ class Landings:
     def held(self, key: ConnectionKey) -> Fresh | None:
         """A token of this connection that is good but not saved yet."""
         rotation = self._held.get(key)
-        return None if rotation is None else rotation.fresh
+        return None if rotation is None or rotation.instead is not None else rotation.fresh
 
     def __bool__(self) -> bool:
         return bool(self._held)
@@ -119,7 +126,7 @@ class Landings:
             else:
                 self._hold(rotation)
             if not rotation.told.done():
-                rotation.told.set_result(Later("store_unavailable", 1) if rotation.gone else rotation.fresh)
+                rotation.told.set_result(rotation.meanwhile)
             await self._pause(min(LONGEST, FIRST * 2 ** min(tries, 10)) * (0.5 + self._jitter() / 2))
             tries += 1
             await self._renew(rotation)
@@ -138,10 +145,10 @@ class Landings:
             async with asyncio.timeout(PATIENCE):
                 await self._failpoint("before_commit")
                 connection = await rotation.leased.commit(
-                    rotation.tokens, rotation.events, spent=rotation.spent
+                    rotation.tokens, rotation.events, spent=rotation.spent, standing=rotation.standing
                 )
                 await self._failpoint("after_commit")
-                return Fresh(connection, rotation.tokens.access_token)
+                return rotation.instead or Fresh(connection, rotation.tokens.access_token)
         except GrantChanged:
             return await self._lost(rotation)
         except LeaseLost:

@@ -12,7 +12,8 @@ import random
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import structlog
 
@@ -26,12 +27,13 @@ from authproxy.broker.registrations import Registrations
 from authproxy.broker.settlement import Settlement
 from authproxy.core.config import Refresh
 from authproxy.core.errors import StoreUnavailable
-from authproxy.core.model import ConnectionKey, State, TokenSet
+from authproxy.core.model import ConnectionKey, Event, State, TokenSet
 from authproxy.core.oauth import read_token_reply, refresh_request
+from authproxy.core.secret import Secret
 from authproxy.core.verdicts import TokenFailure, Verdict
 from authproxy.metrics import Metrics
 from authproxy.store.base import GrantChanged, LeaseLost
-from authproxy.store.lease import Leased
+from authproxy.store.lease import WELL, Leased, Standing
 from authproxy.store.vault import Vault
 
 log = structlog.get_logger()
@@ -260,6 +262,8 @@ class Refresher:
         if not isinstance(answer, TokenFailure):
             return await self._land(attempt, tokens, answer)
         attempt.failure = answer
+        if answer.rescued is not None and answer.rescued != tokens.refresh_token:
+            return await self._rescue(attempt, tokens, answer.rescued, answer)
         if answer.verdict is Verdict.MISCONFIGURED:
             return await self._settlement.misconfigured(attempt, answer)
         if answer.verdict is Verdict.DEAD:
@@ -281,25 +285,52 @@ class Refresher:
 
     async def _land(self, attempt: Attempt, before: TokenSet, tokens: TokenSet) -> Outcome:
         """Nothing that can fail stands between the answer and the task that saves it (A19)."""
-        told: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         assert before.refresh_token is not None
         rotated = tokens.refresh_token is not None and tokens.refresh_token != before.refresh_token
-        at = int(self._clock())
+        events = attempt.success(int(self._clock()), rotated=rotated, before=before, after=tokens)
+        told = self._hand_over(attempt, tokens, events, spent=attempt.digest if rotated else None)
+        self._breaker.answered(attempt.provider.id)
+        self._settlement.count(attempt, "succeeded", "rotated" if rotated else "same")
+        return await asyncio.shield(told)
+
+    async def _rescue(
+        self, attempt: Attempt, before: TokenSet, token: Secret, failure: TokenFailure
+    ) -> Outcome:
+        """The new refresh token beside the old access token, which is used to its end."""
+        standing, events, instead = self._settlement.rescued(attempt, failure)
+        kept = replace(before, refresh_token=token)
+        told = self._hand_over(
+            attempt, kept, events, spent=attempt.digest, standing=standing, instead=instead
+        )
+        return await asyncio.shield(told)
+
+    def _hand_over(
+        self,
+        attempt: Attempt,
+        tokens: TokenSet,
+        events: Sequence[Event],
+        *,
+        spent: str | None,
+        standing: Standing = WELL,
+        instead: Outcome | None = None,
+    ) -> asyncio.Future[Outcome]:
+        """The lease and what is to be saved under it, to a task that nobody can end."""
+        told: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        attempt.handed = True
         self.landings.begin(
             Rotation(
                 leased=attempt.leased,
                 tokens=tokens,
-                events=attempt.success(at, rotated=rotated, before=before, after=tokens),
-                spent=attempt.digest if rotated else None,
+                events=events,
+                spent=spent,
                 seen=attempt.connection,
-                at=at,
+                at=int(self._clock()),
                 told=told,
+                standing=standing,
+                instead=instead,
             )
         )
-        attempt.handed = True
-        self._breaker.answered(attempt.provider.id)
-        self._settlement.count(attempt, "succeeded", "rotated" if rotated else "same")
-        return await asyncio.shield(told)
+        return told
 
     async def _release(self, leased: Leased) -> None:
         try:

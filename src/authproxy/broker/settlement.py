@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -11,9 +11,10 @@ from authproxy.broker.attempt import LONGEST_WAIT, VAGUE, Attempt, marked
 from authproxy.broker.breaker import Breaker
 from authproxy.broker.outcome import Ended, Fresh, Later, Outcome, Wrong
 from authproxy.core.config import Refresh
-from authproxy.core.model import State
-from authproxy.core.verdicts import TokenFailure
+from authproxy.core.model import Event, State
+from authproxy.core.verdicts import TokenFailure, Verdict
 from authproxy.metrics import Metrics
+from authproxy.store.lease import Standing
 from authproxy.store.vault import Vault
 
 log = structlog.get_logger()
@@ -59,20 +60,7 @@ class Settlement:
 
     async def misconfigured(self, attempt: Attempt, failure: TokenFailure) -> Outcome:
         """The client was refused, or the request as such: the operator's matter, said once (C05)."""
-        opened = self._breaker.refused(
-            attempt.provider.id,
-            attempt.client,
-            attempt.connection.id,
-            failure.reason,
-            sure=attempt.about_client(failure),
-        )
-        if opened:
-            log.error(
-                "provider.refuses_client",
-                provider=attempt.provider.id,
-                code=failure.code,
-                reason=failure.reason,
-            )
+        self._blame(attempt, failure)
         await self._withdraw(attempt)
         connection, now = attempt.connection, self._clock()
         first = connection.state is not State.MISCONFIGURED
@@ -96,6 +84,46 @@ class Settlement:
         )
         self.count(attempt, "misconfigured", failure.reason)
         return Wrong(failure.reason, failure.advice)
+
+    def _blame(self, attempt: Attempt, failure: TokenFailure) -> None:
+        opened = self._breaker.refused(
+            attempt.provider.id,
+            attempt.client,
+            attempt.connection.id,
+            failure.reason,
+            sure=attempt.about_client(failure),
+        )
+        if opened:
+            log.error(
+                "provider.refuses_client",
+                provider=attempt.provider.id,
+                code=failure.code,
+                reason=failure.reason,
+            )
+
+    def rescued(self, attempt: Attempt, failure: TokenFailure) -> tuple[Standing, Sequence[Event], Outcome]:
+        """How a connection stands whose new refresh token is kept although nothing else of the answer is of use: what
+        is written with the token, and what askers get (A19)."""
+        connection, now = attempt.connection, self._clock()
+        wrong = failure.verdict is Verdict.MISCONFIGURED
+        if wrong:
+            self._blame(attempt, failure)
+        kinds = ["connection.misconfigured"] if wrong and connection.state is not State.MISCONFIGURED else []
+        attempt.notes |= {"failures": connection.failures + 1, "rotated": True}
+        retry_at = math.ceil(now + self.pause(connection.failures))
+        standing = Standing(
+            state=State.MISCONFIGURED if wrong else connection.state,
+            reason=failure.reason if wrong else connection.reason,
+            failures=connection.failures + 1,
+            retry_at=retry_at,
+            last_error=failure.reason,
+        )
+        decision = "tell the operator" if wrong else "retry: the token was of no use"
+        events = attempt.failed(now, decision, *kinds, reason=failure.reason)
+        self.count(attempt, "misconfigured" if wrong else "transient", failure.reason)
+        if wrong:
+            return standing, events, Wrong(failure.reason, failure.advice)
+        return standing, events, Later(failure.reason, max(1, math.ceil(retry_at - now)))
 
     async def foreign(self, attempt: Attempt) -> Outcome:
         """The grant belongs to another client: sent to this one, it would look revoked (C04)."""

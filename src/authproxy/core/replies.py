@@ -116,15 +116,17 @@ def _accepted(
     previous: TokenSet | None,
     requested: Sequence[str],
 ) -> TokenSet | TokenFailure:
-    kind = fields.get("token_type")
-    if kind is not None and str(kind).strip().lower() not in ("", *provider.facts.answer.token_types):
-        return failure(Verdict.MISCONFIGURED, "token_type_unsupported", "token_type")
-    access = _token(fields["access_token"])
     renewed = fields.get("refresh_token")
     fresh = isinstance(renewed, str) and not _blank(renewed)
     refresh = _token(renewed) if fresh else None
+    kind = fields.get("token_type")
+    if kind is not None and str(kind).strip().lower() not in ("", *provider.facts.answer.token_types):
+        return failure(Verdict.MISCONFIGURED, "token_type_unsupported", "token_type", rescued=refresh)
+    access = _token(fields["access_token"])
     if access is None or (fresh and refresh is None):
-        return failure(Verdict.TRANSIENT, "malformed_token", "malformed_token", doubtful=True)
+        return failure(
+            Verdict.TRANSIENT, "malformed_token", "malformed_token", doubtful=True, rescued=refresh
+        )
     if refresh is None and previous is not None:
         refresh = previous.refresh_token
     lifetime = _lifetime(fields.get("expires_in"), previous)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+
+from authproxy.core.secret import Secret
 
 
 class Verdict(StrEnum):
@@ -22,7 +24,8 @@ class TokenFailure:
 
     `code` is the provider's own or one of ours (`not_json`, `http_503`, …); `detail` its subcode
     (`invalid_rapt`, `AADSTS700082`), where it has one; `reason` is a key of `ADVICE`. `doubtful`: it does not say
-    that nothing was done: a gateway's word, or a success without its tokens.
+    that nothing was done: a gateway's word, or a success without its tokens. `rescued` is the new refresh token of a
+    success whose access token is of no use: the only good one there is.
     """
 
     verdict: Verdict
@@ -32,6 +35,7 @@ class TokenFailure:
     retry_after: int | None = None
     detail: str | None = None
     doubtful: bool = False
+    rescued: Secret | None = field(default=None, repr=False)
 
 
 def failure(
@@ -42,10 +46,11 @@ def failure(
     retry_after: int | None = None,
     detail: str | None = None,
     doubtful: bool = False,
+    rescued: Secret | None = None,
 ) -> TokenFailure:
     """A refusal with the advice that belongs to its reason."""
     reason = reason or _GENERAL[verdict]
-    return TokenFailure(verdict, code, reason, ADVICE[reason], retry_after, detail, doubtful)
+    return TokenFailure(verdict, code, reason, ADVICE[reason], retry_after, detail, doubtful, rescued)
 
 
 _GENERAL = {

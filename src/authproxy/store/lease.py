@@ -32,7 +32,7 @@ _INTEND: Final = f"""UPDATE connections SET intent_digest = ?, intent_at = ?, in
 # An end that has passed does not stop a commit: nobody took over (the fence says so), and the tokens are real.
 _COMMIT: Final = f"""UPDATE connections SET generation = ?, scopes = ?, expires_at = ?, lifetime = ?,
     refresh_expires_at = ?, extra = ?, obtained_at = ?, access_token = ?, refresh_token = ?, refresh_digest = ?,
-    state = 'active', reason = NULL, failures = 0, retry_at = NULL, last_error = NULL,
+    state = ?, reason = ?, failures = ?, retry_at = ?, last_error = ?,
     intent_digest = NULL, intent_at = NULL, intent_by = NULL
     WHERE {_SEEN} RETURNING *"""  # noqa: S608
 _RENEW: Final = f"UPDATE connections SET lease_until = now_ms() + ? WHERE {_MINE} RETURNING id"  # noqa: S608
@@ -45,6 +45,19 @@ class Intent(NamedTuple):
     digest: str
     at: int
     by: str
+
+
+class Standing(NamedTuple):
+    """How a connection stands with the tokens that are written: well, unless only the refresh token is of use."""
+
+    state: State = State.ACTIVE
+    reason: str | None = None
+    failures: int = 0
+    retry_at: int | None = None
+    last_error: str | None = None
+
+
+WELL: Final = Standing()
 
 
 class Leased:
@@ -84,7 +97,9 @@ class Leased:
         )
         return bool(rows)
 
-    async def commit(self, tokens: TokenSet, events: Sequence[Event], *, spent: str | None) -> Connection:
+    async def commit(
+        self, tokens: TokenSet, events: Sequence[Event], *, spent: str | None, standing: Standing = WELL
+    ) -> Connection:
         """Writes refreshed tokens: tokens, generation, cleared intent, spent digest and events, all or nothing.
 
         Raises LeaseLost or GrantChanged, and then nothing was written. May be called again after StoreUnavailable:
@@ -110,10 +125,15 @@ class Leased:
                 access,
                 refresh,
                 digest,
+                str(standing.state),
+                standing.reason,
+                standing.failures,
+                bounded(standing.retry_at),
+                standing.last_error,
                 *self._seen,
             )
             if not rows:
-                landed = await self._landed(tx, generation, digest)
+                landed = await self._landed(tx, generation, digest, standing.state)
                 if landed is not None:
                     return landed
                 raise await self._overtaken(tx)
@@ -207,12 +227,12 @@ class Leased:
             return tokens
         return dataclasses.replace(tokens, refresh_token=before.refresh_token)
 
-    async def _landed(self, tx: Transaction, generation: int, digest: str | None) -> Row | None:
+    async def _landed(self, tx: Transaction, generation: int, digest: str | None, state: State) -> Row | None:
         """The row, if it already is what an earlier call of this very commit made of it."""
         rows = await tx.run(f"SELECT * FROM connections WHERE {_MINE}", *self._mine)  # noqa: S608
         for row in rows:
             same = row["grant_id"] == self.connection.grant_id and row["generation"] == generation
-            if same and row["refresh_digest"] == digest and row["state"] == State.ACTIVE:
+            if same and row["refresh_digest"] == digest and row["state"] == state:
                 return row
         return None
 
