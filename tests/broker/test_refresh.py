@@ -214,6 +214,37 @@ async def test_the_loser_adopts_the_winners_token(house: House) -> None:
     assert (await house.row(loser)).state is State.ACTIVE
 
 
+@pytest.mark.scenario("A15")
+@pytest.mark.parametrize("held", ["before_send", "after_response"])
+async def test_two_redemptions_without_a_lock_leave_the_winner_in_peace(tmp_path: Path, held: str) -> None:
+    """What the lease is there to prevent, made to happen: the loser's refusal, or its late success, changes nothing,
+    and its asker is served with the winner's token."""
+    failpoint, reached, on = held_at(held)
+    kind = {"grace_s": 600, "grace_mode": "sibling"} if held == "after_response" else {}
+    async with house_at(tmp_path, **kind) as house:
+        house.sandbox.switches.update({"revoke_family_on_reuse": False})
+        loser, winner = await house.broker(failpoint=failpoint), await house.broker()
+        connection = await house.connect(winner)
+        house.clock.push(HOUR)
+        asker = asyncio.create_task(loser.token())
+        await reached.wait()
+
+        async def unlock(tx: Transaction) -> None:
+            await tx.run("UPDATE connections SET lease_until = 0 WHERE id = ?", connection.id)
+
+        await winner.vault.backend.write(unlock)
+        won = await winner.token()
+        on.set()
+        lost = await asker
+        assert len(house.sandbox.refreshes()) == 2, "both were sent"
+        assert (lost.generation, lost.header) == (won.generation, won.header)
+        row = await house.row(winner)
+        assert (row.state, row.generation, row.failures) == (State.ACTIVE, 2, 0)
+        assert await stored_refresh_digest(winner) in house.sandbox.live_refresh_digests()
+        kinds = await house.kinds(winner)
+        assert not {"connection.needs_reauth", "connection.rotation_lost", "refresh.failed"} & set(kinds)
+
+
 @pytest.mark.scenario("A15", "A18")
 async def test_an_invalid_grant_after_a_reconnect_kills_nothing(house: House) -> None:
     broker = await house.broker()

@@ -170,15 +170,9 @@ class Landings:
             leased = await self._vault.lease(seen.id, holder=self._holder, seconds=self._lease)
             if leased is None:
                 now = await self._vault.get(seen.id, tenant=None)
-                if now is None or now.state is State.DISCONNECTED or now.grant_id != seen.grant_id:
-                    return await self._lost(rotation)
-                return None
-            same = (leased.connection.grant_id, leased.connection.generation) == (
-                seen.grant_id,
-                seen.generation,
-            )
+                return None if _unchanged(now, seen) else await self._lost(rotation)
             rotation.leased = leased
-            return None if same else await self._lost(rotation)
+            return None if _unchanged(leased.connection, seen) else await self._lost(rotation)
         except StoreUnavailable:
             return None
 
@@ -242,3 +236,10 @@ class Landings:
             )
         if not rotation.told.done():
             rotation.told.set_result(Later("internal", 1))
+
+
+def _unchanged(now: Connection | None, seen: Connection) -> bool:
+    """Whether nobody has saved anything since."""
+    if now is None or now.state is State.DISCONNECTED:
+        return False
+    return (now.grant_id, now.generation) == (seen.grant_id, seen.generation)
