@@ -487,6 +487,33 @@ async def test_agents_with_different_needs_end_on_one_link(house: House) -> None
     assert await broker.flows.link_for(key_of(), ("read",), "worker") == last
 
 
+@pytest.mark.scenario("H06")
+async def test_a_link_that_nobody_opened_asks_for_more_instead_of_ending(house: House) -> None:
+    broker = await house.broker()
+    one = await start(broker, scopes=("read",))
+    waiting = asyncio.create_task(broker.flows.wait(one.id, 30))
+    await asyncio.sleep(0)
+    found = await asyncio.gather(*(start(broker, scopes=(scope,)) for scope in ("write", "profile")))
+    assert {flow.id for flow in found} == {one.id}
+    link = await broker.flows.link_for(key_of(), ("profile",), "worker")
+    assert link == broker.flows.link(one)
+    callback, cookie = await house.leave(broker, one, as_user="alice")
+    assert set((await ended(broker, one)).scopes) == {"read", "write", "profile"}
+    arrival = await house.arrive(broker, callback, cookie)
+    assert (arrival.flow.id, arrival.flow.status) == (one.id, FlowStatus.COMPLETED)
+    assert (await waiting).status is FlowStatus.COMPLETED
+    assert set((await house.row(broker)).scopes) == {"read", "write", "profile"}
+
+
+async def test_another_agents_link_is_not_made_to_ask_for_more(house: House) -> None:
+    broker = await house.broker()
+    one = await start(broker, scopes=("read",))
+    other = Caller("default", "another", "api_key", ("*",))
+    two = await broker.flows.start(caller=other, user="alice", provider="acme", scopes=("write",))
+    assert two.id != one.id
+    assert set((await ended(broker, one)).scopes) == {"read"}
+
+
 async def test_a_newer_flow_ends_the_older_ones(house: House) -> None:
     broker = await house.broker()
     old = await start(broker, scopes=("read",))

@@ -414,6 +414,38 @@ async def test_a_missing_scope_asks_for_the_union() -> None:
         assert house.seen == []
 
 
+async def test_what_a_tool_needs_is_enough_for_it() -> None:
+    """Its route may say more, for requests of which nobody knows what they need."""
+    async with House.running(scopes={"google": (READ,)}) as house:
+        tool = made(GET)
+        put(house, tool)
+        house.answer("GET", PATH, {})
+        await reconfigured(house, scopes=(READ, f"{GMAIL}send"))
+        assert await house.value("Made.Tool") == {}
+        control = house.app.control.tools
+        assert (await control.authorize(CALLER, tool, "alice")).url is None
+        (standing,) = await control.requirements(CALLER, [tool], "alice")
+        assert (standing.met, standing.scopes) == (True, (READ,))
+        put(house, made(GET, grant_scopes=()))
+        outcome = await house.call("Made.Tool")
+        assert outcome.error is not None, "a tool that says nothing needs what its route says"
+        assert outcome.error.code == "scope_missing"
+
+
+async def test_calls_that_lack_different_scopes_lead_to_one_link() -> None:
+    seen = []
+    async with House.running(scopes={"google": (READ,)}) as house:
+        for scope in ("labels", "send", "labels"):
+            put(house, made(GET, grant_scopes=(f"{GMAIL}{scope}",)))
+            outcome = await house.call("Made.Tool")
+            assert outcome.error is not None
+            assert outcome.authorization is not None
+            assert outcome.error.connect_url == outcome.authorization.url
+            seen.append(outcome.authorization)
+    assert {one.id for one in seen} == {seen[0].id}
+    assert set(seen[-1].scopes) == {READ, f"{GMAIL}labels", f"{GMAIL}send"}
+
+
 async def test_a_grant_that_has_ended_asks_for_another(house: House) -> None:
     put(house, made(GET))
     (connection,) = await house.app.vault.list(tenant="default", user="alice", provider="google")

@@ -106,6 +106,10 @@ class Asking:
             same = set(flow.scopes) == set(wanted) and (flow.agent, flow.next_uri) == (agent, next_uri)
             if flow.expires_at - now > spare and (same or (refusal and set(flow.scopes) >= set(wanted))):
                 return flow
+        for flow in there if not again else ():
+            mine = (flow.agent, flow.next_uri) == (agent, next_uri) and flow.expires_at - now > spare
+            if mine and (widened := await self._widened(flow, wanted, now)) is not None:
+                return widened
         if refusal:  # so that two agents with different needs do not end each other's links for ever
             wanted = tuple(dict.fromkeys((*wanted, *(scope for flow in there for scope in flow.scopes))))
         flow = Flow(
@@ -146,6 +150,21 @@ class Asking:
             )
             return done or flow
         return flow
+
+    async def _widened(self, flow: Flow, wanted: Sequence[str], now: int) -> Flow | None:
+        """The flow, asking for these scopes too: whoever was given its link, or waits for its end, has what they asked
+        for with it. None where somebody has opened it, and read what it asks for."""
+        found: Flow | None = flow
+        while found is not None and found.status is FlowStatus.NOT_STARTED:
+            union = tuple(dict.fromkeys((*found.scopes, *wanted)))
+            if set(union) == set(found.scopes):
+                return found
+            told = [event_of(found, "flow.widened", now, {"scopes": list(union)})]
+            widened = await self._vault.widen_flow(found, union, events=told)
+            if widened is not None:
+                return widened
+            found = await self._vault.flow(flow.id)  # somebody else was first
+        return None
 
     def _has_all(self, existing: Connection, client_id: str, wanted: tuple[str, ...]) -> bool:
         known = self._registrations.resting(existing.key.provider)

@@ -108,9 +108,11 @@ class Flows:
         account: str = DEFAULT_ACCOUNT,
         next_uri: str | None = None,
         again: bool = False,
+        refusal: bool = False,
     ) -> Flow:
         """A flow for this user: the open one, if it asks for the same; COMPLETED at once where the connection
-        already has all that is asked for (unless `again`, which asks the user whatever there is)."""
+        already has all that is asked for (unless `again`, which asks the user whatever there is). `refusal`: the one
+        that `link_for` leads to."""
         if not caller.allowed(user):
             raise UserNotAllowed(f"{caller.agent} may not act for this user", user=user)
         self._registrations.asked(provider)
@@ -120,7 +122,7 @@ class Flows:
         key = ConnectionKey(caller.tenant, user, provider, account)
         wanted = tuple(scopes)
         _check_scopes(wanted)
-        return await self._asking.obtain(key, wanted, caller.agent, next_uri, again=again)
+        return await self._asking.obtain(key, wanted, caller.agent, next_uri, again=again, refusal=refusal)
 
     async def link_for(self, key: ConnectionKey, scopes: Sequence[str], agent: str) -> str:
         """A link that lets the user connect with (at least) these scopes."""
@@ -278,7 +280,7 @@ class Flows:
             provider,
             client,
             redirect_uri=flow.redirect_uri,
-            scopes=flow.scopes,
+            scopes=moved.scopes,  # what it asks for now: it may have been widened since it was looked at
             state=state,
             verifier=verifier if provider.pkce else None,
             login_hint=None if existing is None else existing.provider_account,

@@ -65,8 +65,14 @@ class Consent:
         scopes: tuple[str, ...],
         account: str,
         next_uri: str | None = None,
+        enough: tuple[str, ...] | None = None,
+        refused: bool = False,
     ) -> Authorization:
-        """The standing connection where it has the scopes, else a flow. Without scopes: those of the routes."""
+        """The standing connection where it has the scopes, else a flow. Without scopes: those of the routes.
+
+        `enough` are those that a connection must have; all are asked for where it has not. `refused`: a request was,
+        and the flow is the one that its link leads to, whoever else asked for more with it.
+        """
         speak_for(caller, user)
         if not is_name(account):
             raise BadRequest(f"account must be {NAME_RULE}", reason="account")
@@ -74,10 +80,16 @@ class Consent:
         key = ConnectionKey(caller.tenant, user, provider, account)
         wanted = scopes or self._route_scopes.get(provider, ())
         connection = await self._vault.find(key)
-        if connection is not None and self.serves(connection, wanted):
+        if connection is not None and self.serves(connection, wanted if enough is None else enough):
             return _standing(connection)
         flow = await self._flows.start(
-            caller=caller, user=user, provider=provider, scopes=wanted, account=account, next_uri=next_uri
+            caller=caller,
+            user=user,
+            provider=provider,
+            scopes=wanted,
+            account=account,
+            next_uri=next_uri,
+            refusal=refused,
         )
         return self._of(flow)
 

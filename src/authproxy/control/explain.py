@@ -216,6 +216,7 @@ def _course(data: Mapping[str, Any]) -> Iterator[str]:
 
 _SAID: Final[Mapping[str, str]] = {
     "flow.started": "a link was made",
+    "flow.widened": "the link asks for more",
     "flow.opened": "the button was pressed, and the browser sent to the provider",
     "flow.completed": "the user consented",
     "flow.denied": "the user declined",

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from authproxy.broker.registrations import Registrations
-from authproxy.control.tools import Asked, needed_scopes
+from authproxy.control.tools import Asked
 from authproxy.core.model import Connection, ConnectionKey, State
 from authproxy.core.routes import Route, RouteTable
 from authproxy.store.vault import Vault
+from authproxy.tools.scopes import needed_scopes
 from authproxy.tools.tool import Kind, ToolError
 
 

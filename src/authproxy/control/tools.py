@@ -28,6 +28,7 @@ from authproxy.store.vault import Vault
 from authproxy.tools.failures import CONSENT
 from authproxy.tools.loading import Kit, Toolbox
 from authproxy.tools.running import Errand, Runner, WalkApi
+from authproxy.tools.scopes import asked_scopes, needed_scopes
 from authproxy.tools.tool import Input, Json, Kind, Tool, ToolError
 
 log = structlog.get_logger()
@@ -243,16 +244,20 @@ class Tools:
         *,
         account: str = DEFAULT_ACCOUNT,
         next_uri: str | None = None,
+        refused: bool = False,
     ) -> Authorization:
-        """The standing connection where it has all that the tool needs, else a flow that asks for it."""
+        """The standing connection where it has all that the tool needs, else a flow that asks for it. `refused`: a
+        call was, and the flow is the one that its link leads to."""
         route = self._route(tool)
         return await self._consent().authorize(
             caller,
             user=_user(caller, user),
             provider=route.provider,
-            scopes=needed_scopes(route, tool),
+            scopes=asked_scopes(route, tool),
+            enough=needed_scopes(route, tool),
             account=account,
             next_uri=next_uri,
+            refused=refused,
         )
 
     # --- calling it
@@ -374,7 +379,9 @@ class Tools:
     async def _mending(self, errand: Errand, error: ToolError) -> Authorization | None:
         """The flow behind the link of this failure."""
         try:
-            found = await self.authorize(errand.caller, errand.tool, errand.user, account=errand.account)
+            found = await self.authorize(
+                errand.caller, errand.tool, errand.user, account=errand.account, refused=True
+            )
         except Refusal as refusal:  # the failure itself is still worth saying
             log.warning(
                 "tool_link_not_made", tool=errand.tool.qualified_name, code=refusal.code, of=error.code
@@ -428,11 +435,6 @@ def _user(caller: Caller, user: str | None) -> str:
     if not user:
         raise UserMissing("user_id is missing")
     return user
-
-
-def needed_scopes(route: Route, tool: Tool) -> tuple[str, ...]:
-    """All that a grant must hold: the route's scopes, and the tool's."""
-    return tuple(dict.fromkeys([*route.scopes, *tool.grant_scopes]))
 
 
 def _unknown(name: str, tool: Tool | None) -> str:

@@ -240,7 +240,10 @@ class RouteChoice:
     )
     provider: str | None = setting("key of the provider", None, pattern=_NAME, must=_NAME_SAID)
     scopes: tuple[str, ...] = setting(
-        "scopes that a user's grant must have", (), pattern=_SCOPE, must=_SCOPE_SAID
+        "scopes that a user's grant must have; a tool says its own instead",
+        (),
+        pattern=_SCOPE,
+        must=_SCOPE_SAID,
     )
     allow: tuple[Rule, ...] | None = setting(
         "what may be called; with it, all else is refused; without it, the grant's scopes are the limit", None

@@ -78,8 +78,8 @@ class Connect:
     async def press(self, request: web.Request) -> web.StreamResponse:
         """The button: binds the flow to this browser and sends it to the provider."""
         flow_id = request.match_info["flow"]
-        browser = await self._pressed(request, flow_id)
         page = await self._flows.open(flow_id)
+        browser = await self._pressed(request, page.flow)
         if self._may_restart(page.flow):
             return _to(await self._flows.link_for(page.flow.key, page.flow.scopes, page.flow.agent))
         if page.flow.status not in _WAITING:
@@ -111,12 +111,12 @@ class Connect:
         flow, provider = page.flow, page.provider_name
         action = f"{self._base}/connect/{flow.id}"
         if flow.status in _WAITING and browser is not None:
-            form = pages.Form(action, _token(browser, flow.id), f"Go on to {provider}")
+            form = pages.Form(action, _token(browser, flow), f"Go on to {provider}")
             return pages.consent(flow, provider, form)
         again = link = None
         if self._may_restart(flow):
             if browser is not None:
-                again = pages.Form(action, _token(browser, flow.id), "Get a new link")
+                again = pages.Form(action, _token(browser, flow), "Get a new link")
             else:
                 link = pages.Link(action, "Try again")
         elif flow.status is FlowStatus.COMPLETED and flow.next_uri is not None:
@@ -126,7 +126,7 @@ class Connect:
     def _may_restart(self, flow: Flow) -> bool:
         return flow.status in _AGAIN and self._clock() < flow.created_at + RESTART_WITHIN
 
-    async def _pressed(self, request: web.Request, flow_id: str) -> str:
+    async def _pressed(self, request: web.Request, flow: Flow) -> str:
         """The browser's cookie, once it is certain that our own page was pressed, in this browser."""
         if request.headers.get("Origin", self._origin) != self._origin or request.headers.get(
             "Sec-Fetch-Site", "same-origin"
@@ -144,9 +144,12 @@ class Connect:
         except (LookupError, UnicodeDecodeError):  # a charset that is none, or bytes that are not in it
             raise BadRequest("The form cannot be read", reason="charset") from None
         if not isinstance(token, str) or not hmac.compare_digest(
-            token.encode(), _token(browser, flow_id).encode()
+            token.encode(), _token(browser, flow).encode()
         ):
-            raise BadRequest("The page was not shown to this browser: open the link again", reason="bad_form")
+            raise BadRequest(
+                "The page was not shown to this browser, or asks for more since: open the link again",
+                reason="bad_form",
+            )
         return browser
 
     def _browser(self, request: web.Request) -> str | None:
@@ -171,9 +174,9 @@ class Connect:
         return response
 
 
-def _token(browser: str, flow_id: str) -> str:
-    """Ties a form to the cookie: who cannot read the cookie cannot make one."""
-    return hashlib.sha256(f"form\0{browser}\0{flow_id}".encode()).hexdigest()
+def _token(browser: str, flow: Flow) -> str:
+    """Ties a form to the cookie, and to what the page said: who cannot read the cookie cannot make one."""
+    return hashlib.sha256("\0".join(["form", browser, flow.id, *flow.scopes]).encode()).hexdigest()
 
 
 def _prefetched(request: web.Request) -> bool:

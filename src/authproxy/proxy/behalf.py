@@ -30,7 +30,7 @@ class Behalf:
     act for the user.
 
     `tool` and `call` (the id of the call that the request belongs to) are for the record. `scopes` are all that the
-    grant must hold: the route's and the tool's. `limit` is how many bytes of the answer are read, so that as many are
+    grant must hold, in place of the route's. `limit` is how many bytes of the answer are read, so that as many are
     searched for the token. `entries` gets the request's record while it is being made.
     """
 

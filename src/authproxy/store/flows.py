@@ -160,6 +160,24 @@ class Flows:
         row = await self.backend.write(work)
         return None if row is None else flow_of(row)
 
+    async def widen_flow(
+        self, flow: Flow, scopes: Sequence[str], *, events: Sequence[Event] = ()
+    ) -> Flow | None:
+        """Lets a flow that nobody has opened ask for `scopes` instead; None, with nothing changed, if somebody has, or
+        if it asks for others than `flow` meanwhile."""
+        sql = "UPDATE flows SET scopes = ? WHERE id = ? AND status = ? AND scopes = ? AND ended_at IS NULL RETURNING *"
+        values = (encode(scopes), flow.id, str(FlowStatus.NOT_STARTED), encode(flow.scopes))
+
+        async def work(tx: Transaction) -> Row | None:
+            rows = await tx.run(sql, *values)
+            if not rows:
+                return None
+            await write_events(tx, events)
+            return rows[0]
+
+        row = await self.backend.write(work)
+        return None if row is None else flow_of(row)
+
     async def flow_verifier(self, flow_id: str) -> Secret | None:
         """The PKCE verifier, as long as the flow has not ended."""
         row = await self._cell(flow_id, "verifier")

@@ -18,6 +18,7 @@ from authproxy.proxy.inner import Heard, Inner
 from authproxy.tools.failures import failure_of, is_page, read_json, refusal_of
 from authproxy.tools.loading import Kit
 from authproxy.tools.rows import METHODS
+from authproxy.tools.scopes import needed_scopes
 from authproxy.tools.tool import Answer, Json, Kind, Tool, ToolError, bad_input
 
 MOST_REQUESTS = 200
@@ -169,7 +170,7 @@ class WalkApi:
             user=errand.user,
             tool=errand.tool.qualified_name,
             call=errand.call,
-            scopes=tuple(dict.fromkeys([*route.scopes, *errand.tool.grant_scopes])),
+            scopes=needed_scopes(route, errand.tool),
             limit=errand.max_answer,
             account=errand.account,
         )
