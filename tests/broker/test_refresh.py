@@ -757,15 +757,79 @@ async def test_a_second_owner_is_suspected(house: House) -> None:
 
 
 @pytest.mark.scenario("B27")
-@pytest.mark.parametrize("fault", [{}, {"status": 500}, {"drop": "before"}, {"invalid_client": True}])
-async def test_asking_for_a_refresh_downgrades_nothing(house: House, fault: dict[str, Any]) -> None:
-    broker = await house.broker()
+@pytest.mark.parametrize(
+    ("fault", "kind", "state"),
+    [
+        ({}, Fresh, State.ACTIVE),
+        ({"status": 500}, Later, State.ACTIVE),
+        ({"drop": "before"}, Later, State.ACTIVE),
+        ({"delay_s": 30.0}, Later, State.ACTIVE),
+        ({"invalid_client": True}, Wrong, State.MISCONFIGURED),
+        ({"error": "invalid_grant", "status": 400}, Ended, State.NEEDS_REAUTH),
+    ],
+    ids=["good", "500", "drop", "timeout", "client", "grant"],
+)
+async def test_asking_for_a_refresh_downgrades_nothing(
+    house: House, fault: dict[str, Any], kind: type, state: State
+) -> None:
+    """The state changes with an outcome alone, and a token that is good goes on being served."""
+    broker = await house.broker(refresh=config.Refresh(deadline=0.5))
     connection = await house.connect(broker)
     house.sandbox.switches.update(fault)
-    outcome = await broker.grants.refresh(connection.id, tenant="default")
-    assert isinstance(outcome, Fresh | Later | Wrong)
+    asking = asyncio.create_task(broker.grants.refresh(connection.id, tenant="default"))
+    await house.sandbox.arrived(2)
+    if kind is not Ended:
+        assert (await house.row(broker)).state is State.ACTIVE, "while nobody knows"
+    assert isinstance(await asking, kind)
+    assert (await house.row(broker)).state is state
+    if kind is Ended:
+        return
     assert (await broker.token()).header.startswith(b"Bearer ")
-    assert (await house.row(broker)).state in (State.ACTIVE, State.MISCONFIGURED)
+
+
+@pytest.mark.scenario("B27", "A12")
+async def test_an_operator_who_breaks_off_downgrades_nothing(house: House) -> None:
+    broker = await house.broker()
+    connection = await house.connect(broker)
+    house.sandbox.hold(after=True)
+    asking = asyncio.create_task(broker.grants.refresh(connection.id, tenant="default"))
+    await house.sandbox.arrived(2)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    house.sandbox.release()
+    assert await broker.refresher.drain(5.0) == 0
+    row = await house.row(broker)
+    assert (row.state, row.generation) == (State.ACTIVE, 2)
+
+
+@pytest.mark.scenario("B29")
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "America/Los_Angeles", "Europe/Berlin"])
+async def test_no_time_zone_moves_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
+    """Neither born expired nor good for hours after its end, east or west; in the night of a change of the clock too,
+    as the wall clock here is pushed over one."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        async with house_at(tmp_path) as house:
+            change = 1_804_899_600  # 2027-03-14T09:00Z, and in Berlin two weeks later
+            broker = await house.broker(refresh=config.Refresh(margin=0))
+            for moment in (change - 1800, change - 1800 + 14 * 86400, 1_811_000_000):
+                house.clock.push(moment - house.clock.wall())
+                row = await house.connect(broker)
+                assert row.expires_at is not None
+                assert abs(row.expires_at - house.clock.wall() - 3600) < 5
+                generation, calls = row.generation, len(house.sandbox.refreshes())
+                house.clock.push(3580)
+                assert (await broker.token()).generation == generation
+                assert len(house.sandbox.refreshes()) == calls, "good until its end"
+                house.clock.push(30)
+                assert (await broker.token()).generation == generation + 1
+                assert (await house.row(broker)).expires_at == pytest.approx(house.clock.wall() + 3600, abs=5)
+                assert await broker.keeper.due() == []
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 # --- lost answers

@@ -259,6 +259,52 @@ def test_a_new_client_secret_heals_at_once(tmp_path: Path) -> None:
         house.close()
 
 
+@pytest.mark.scenario("C05")
+def test_two_secrets_overlap_and_no_refresh_fails(tmp_path: Path) -> None:
+    """As the README says: the second is made beside the first, written, taken over, and only then the first ends."""
+    house = House(tmp_path)
+    secret = tmp_path / "secret"
+    secret.write_text("first\n")
+    kit = house.proxy.config["providers"]["kit"]
+    kit |= {"client_auth": "client_secret_post", "client_secret": "file:secret"}
+    house.proxy.config["refresh"] = {"forced_interval": 0}
+    valid, used = {"first"}, []
+
+    def judge(_: Grant, form: dict[str, str]) -> tuple[int, str, bytes] | None:
+        used.append(form.get("client_secret"))
+        if used[-1] in valid:
+            return None
+        return 401, "application/json", b'{"error":"invalid_client"}'
+
+    def renewed() -> str | None:
+        house.provider.grants[0].access.extend(
+            ["gone", "gone"]
+        )  # so that the API refuses what the proxy holds
+        assert house.get()[0] == 200
+        return used[-1]
+
+    house.provider.twist = judge
+    house.proxy.start()
+    try:
+        house.proxy.connect("alice")
+        assert renewed() == "first"
+        valid.add("second")
+        secret.write_text("second\n")
+        assert renewed() == "first", "written, and not taken over yet"
+        house.hup()
+        print("USED", used, house.provider.grants[0].access)
+        r = renewed()
+        print("USED", used, house.provider.grants[0].access)
+        assert r == "second", (used, house.proxy.words()[-1500:])
+        valid.remove("first")
+        assert renewed() == "second"
+        assert [one["state"] for one in house.proxy.ask("GET", "/v1/connections")[1]["items"]] == ["active"]
+        _, _, page = house.proxy.fetch(house.proxy.control, "GET", "/metrics")
+        assert b'outcome="misconfigured"' not in page
+    finally:
+        house.close()
+
+
 @pytest.mark.scenario("J11")
 def test_a_file_behind_a_link(tmp_path: Path) -> None:
     house = House(tmp_path)
