@@ -27,7 +27,9 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LABEL = re.compile(r"[a-z0-9_-]{1,63}")
 _BROWSER = ("/connect/", "/callback/")
 _QUIET = frozenset({"/livez", "/readyz", "/metrics"})
-_READS_ITSELF = frozenset({"/mcp", "/v1/tools/execute"})  # larger bodies, and only once it is known who sends them
+_READS_ITSELF = frozenset(
+    {"/mcp", "/v1/tools/execute"}
+)  # larger bodies, and only once it is known who sends them
 # What reverse proxies, meshes and content networks add, each in its own way; no local client sends any of it.
 _FORWARDED = re.compile(
     r"forwarded|via|(?:true-|x-|x-cluster-)?client-ip|x-real-ip|(?:x-forwarded|x-original|x-envoy|cf|fastly)-.+",
