@@ -4,8 +4,9 @@ import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 
 const [home, baseURL] = process.argv.slice(2);
-const entry = createRequire(`${home}/`).resolve("@arcadeai/arcadejs");
-const { Arcade } = await import(pathToFileURL(entry));
+const resolve = (name) => pathToFileURL(createRequire(`${home}/`).resolve(name));
+const { Arcade } = await import(resolve("@arcadeai/arcadejs"));
+const { executeOrAuthorizeZodTool, toZodToolSet } = await import(resolve("@arcadeai/arcadejs/lib/index"));
 const client = new Arcade({ baseURL, apiKey: "none", maxRetries: 0, timeout: 20_000 });
 const say = (value) => console.log(JSON.stringify(value));
 
@@ -20,10 +21,13 @@ const formatted = await client.tools.formatted.list({ format: "anthropic", limit
 say({ formatted: Object.keys(formatted.items[0]) });
 
 const call = { tool_name: "Gmail.ListLabels", user_id: "bob", input: {} };
-const refused = await client.tools.execute(call);
-say({ success: refused.success, kind: refused.output.error.kind });
+const refused = await client.tools.execute(call).catch((error) => error);
+say({ status: refused.status, kind: refused.error.output.error.kind, link: refused.error.connect_url !== undefined });
+const set = toZodToolSet({ tools: [tool], client, userId: "bob", executeFactory: executeOrAuthorizeZodTool });
+const needed = await set.Gmail_ListLabels.execute({});
+say({ authorization_required: needed.authorization_required });
 const asked = await client.tools.authorize({ tool_name: "Gmail.ListLabels", user_id: "bob" });
-say({ same: asked.url === refused.output.authorization.url, status: asked.status });
+say({ same: asked.url === refused.error.output.authorization.url && asked.url === needed.url, status: asked.status });
 say({ open: asked.url });
 const ended = await client.auth.waitForCompletion(asked);
 say({ status: ended.status, token: ended.context?.token ?? null });

@@ -76,6 +76,24 @@ async def test_a_call_without_consent_brings_its_link(house: House, client: Asyn
     assert (await client.tools.execute(tool_name="Made.Tool", user_id="bob")).success
 
 
+async def test_the_javascript_client_is_told_of_a_missing_consent_as_its_helpers_know_it(
+    house: House,
+) -> None:
+    """`executeOrAuthorizeZodTool` of its documentation asks for a link after a 403, and after nothing else."""
+    put(house, made(one_call("GET", PATH)))
+    async with aiohttp.ClientSession(await house.listen(), headers={"X-Stainless-Lang": "js"}) as session:
+        call = {"tool_name": "Made.Tool", "user_id": "bob"}
+        async with session.post("/v1/tools/execute", json=call) as answer:
+            assert answer.status == 403
+            said = await answer.json()
+        assert said["name"] == "tool_authorization_required"
+        assert said["message"].startswith("authorization required: bob has not connected google")
+        assert said["connect_url"] == said["output"]["authorization"]["url"]
+        assert said["output"]["error"]["kind"] == "TOOL_REQUIREMENTS_NOT_MET"
+        async with session.post("/v1/tools/execute", json=call | {"input": {"none": 1}}) as answer:
+            assert answer.status == 200, "all other failures are answers"
+
+
 async def test_the_list_is_paged(house: House, client: AsyncArcade) -> None:
     shown = [tool.qualified_name for tool in toolbox() if not tool.hidden]
     first = await client.tools.list()

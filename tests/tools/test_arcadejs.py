@@ -1,4 +1,4 @@
-"""The public JavaScript client, where node and the package are: `npm i @arcadeai/arcadejs` in a folder, and the
+"""The public JavaScript client, where node and the package are: `npm i @arcadeai/arcadejs zod` in a folder, and the
 folder's name in ARCADEJS."""
 
 from __future__ import annotations
@@ -49,13 +49,14 @@ async def test_a_program_of_the_javascript_client(house: House) -> None:
         if program.returncode is None:
             program.kill()
             await program.wait()
-    value = said[7].pop("value")
+    value = said[8].pop("value")
     assert said == [
         {"items": 2, "total": 30},
         {"count": len([tool for tool in toolbox() if not tool.hidden])},
         {"met": True, "name": "Gmail_ListLabels"},
         {"formatted": ["name", "description", "input_schema"]},
-        {"success": False, "kind": "TOOL_REQUIREMENTS_NOT_MET"},
+        {"status": 403, "kind": "TOOL_REQUIREMENTS_NOT_MET", "link": True},
+        {"authorization_required": True},
         {"same": True, "status": "not_started"},
         {"status": "completed", "token": None},
         {"success": True, "status": "success"},

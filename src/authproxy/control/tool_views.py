@@ -105,6 +105,17 @@ def execution(outcome: Outcome) -> dict[str, Any]:
     }
 
 
+def consent_needed(said: Mapping[str, Any]) -> dict[str, Any]:
+    """An execution that lacks its user's consent, as the original tells it: an error with these words in it."""
+    failure = said["output"]["error"]
+    return {
+        "name": "tool_authorization_required",
+        "message": f"authorization required: {failure['message']}",
+        **failure["extra"],
+        **said,
+    }
+
+
 def error(one: ToolError) -> dict[str, Any]:
     """The fields of arcadepy's OutputError. `extra` has authproxy's own code, the link for the user, and the approval
     that the call waits for."""

@@ -101,6 +101,9 @@ class Tools:
             there=lambda: request.transport is not None,
         )
         said = tool_views.execution(outcome)
+        if outcome.authorization is not None and request.headers.get("X-Stainless-Lang") == "js":
+            # The helpers of @arcadeai/arcadejs (`executeOrAuthorizeZodTool`) know a missing consent by this alone.
+            return web.json_response(tool_views.consent_needed(said), status=403)
         if outcome.error is None or outcome.error.code != "approval_required":
             return said
         # Nothing was refused and nothing done: RFC 9110 section 15.3.3.
