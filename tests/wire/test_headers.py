@@ -204,6 +204,46 @@ async def test_request_trailers_are_dropped(lane: Lane, trailer: bytes) -> None:
     assert (message.body, message.trailers) == (b"hello", b"")
 
 
+@pytest.mark.scenario("G25")
+@pytest.mark.parametrize("behind", ["apart", "in-one-piece"])
+@pytest.mark.parametrize("trailer", [b"X-Other: CANARY-agent", b"X-User-ID: bob", b"X-Other:"])
+async def test_a_trailer_is_no_field_of_the_next_request(lane: Lane, trailer: bytes, behind: str) -> None:
+    first = (
+        lane.ask(b"POST", b"/x", b"Transfer-Encoding: chunked")
+        + b"5\r\nhello\r\n0\r\n"
+        + trailer
+        + b"\r\n\r\n"
+    )
+    async with lane.upstream([reply()]) as upstream, await lane.dial() as wire:
+        for request in [first + lane.ask()] if behind == "in-one-piece" else [first, lane.ask()]:
+            await wire.send(request)
+        answer = await wire.response(b"POST")
+        assert (answer.status, answer.head.one(b"connection")) == (200, b"close")
+        assert await wire.rest() == b""
+    assert [message.head.method for message in upstream.requests] == [b"POST"]
+
+
+@pytest.mark.parametrize("size", [0, 5, 300_000])
+@pytest.mark.parametrize("pieces", ["one", "two", "many"])
+async def test_a_connection_lives_on_behind_a_body_in_chunks(lane: Lane, size: int, pieces: str) -> None:
+    """Where it has no trailers: whether what follows comes with it or later."""
+    chunk = b"%x\r\n%b\r\n" % (size, b"a" * size) if size else b""
+    first = lane.ask(b"POST", b"/x", b"Transfer-Encoding: chunked") + chunk + b"0\r\n\r\n"
+    async with lane.upstream([reply(), reply(), reply()]) as upstream, await lane.dial() as wire:
+        if pieces == "one" and size < 1000:
+            await wire.send(first + first + lane.ask())
+            statuses = [(await wire.response()).status for _ in range(3)]
+        else:
+            statuses = []
+            for request in (first, first, lane.ask()):
+                step = len(request) if pieces != "many" else max(1, len(request) // 100)
+                for at in range(0, len(request), step):
+                    await wire.send(request[at : at + step])
+                statuses.append((await wire.response()).status)
+    assert statuses == [200, 200, 200]
+    assert [len(message.body) for message in upstream.requests] == [size, size, 0]
+
+
 async def test_a_user_named_only_in_a_trailer_is_not_named(lane: Lane) -> None:
     request = lane.ask(b"POST", b"/x", b"Transfer-Encoding: chunked", user=None)
     async with lane.upstream() as upstream:

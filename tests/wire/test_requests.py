@@ -415,3 +415,8 @@ async def test_a_hundred_fields_pass(lane: Lane) -> None:
     assert answer.status == 200
     got = [b": ".join(pair) for pair in upstream.requests[0].head.fields]
     assert [line for line in got if line in fields] == fields
+
+
+@pytest.mark.parametrize("end", [b"", b" "])
+async def test_a_request_line_without_a_version_is_a_400(lane: Lane, end: bytes) -> None:
+    await refused(lane, lane.fill(b"GET {T}" + end + b"\r\n{H}\r\n"), 400)

@@ -80,6 +80,7 @@ class _Said:
     path: str
     raw_headers: tuple[tuple[bytes, bytes], ...]
     version: tuple[int, int] = (1, 1)
+    chunked: bool = False
 
 
 class _Whole:

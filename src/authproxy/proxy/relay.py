@@ -87,7 +87,7 @@ def refuse(reply: Reply, refusal: Refusal) -> None:
     if isinstance(refusal, BadRequest | HeaderTooLarge):
         # Where one request could not be read for sure, neither can its end.
         reply.keep_alive = False
-    if reply.body_pending and not reply.incoming.content.is_eof():
+    if reply.body_pending and not reply.incoming.over:
         # The rest of the body is still coming; it must not be read as the next request (RFC 9112 §9.3).
         reply.keep_alive = False
     body = json.dumps(refusal.problem(entry.request_id), ensure_ascii=False).encode()
@@ -245,7 +245,7 @@ def _holds(data: bytes, needles: Sequence[bytes]) -> bool:
 def _frame(reply: Reply, answer: Answer, lines: list[bytes], rewritten: int | None) -> bool:
     """Add the framing lines; says whether the body goes out in chunks. `rewritten` is the length of a body that is
     not the upstream's any more, negative where it is not known yet."""
-    if not reply.incoming.content.is_eof():
+    if not reply.incoming.over:
         # An answer before the request's end: what is left of the body must not be read as a request.
         reply.keep_alive = False
     chunked = False

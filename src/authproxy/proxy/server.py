@@ -22,12 +22,13 @@ from typing import Any, Protocol, cast
 import structlog
 from aiohttp import http_parser, web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_protocol import MAX_MSG_QUEUE_SIZE, RequestHandler
 
 from authproxy.core.config import Limits, Timeouts
 from authproxy.core.errors import BadRequest, HeaderTooLarge, Overloaded, Refusal
 from authproxy.proxy.limits import Crowd
 from authproxy.proxy.place import MAIN, Place
+from authproxy.proxy.trailers import Ends
 
 log = structlog.get_logger()
 
@@ -41,7 +42,6 @@ _UNHEARD = 2.0  # seconds in which a connection that is one too many may say wha
 _LAST = 5.0  # seconds for the last bytes of answers when the listener ends
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER without a wait: close is a reset
-
 HALF_CLOSED = 0.8
 """Seconds that a request under way is given after its agent has closed the sending half of the connection."""
 
@@ -51,6 +51,7 @@ _MISSPELT = re.compile(
     rb"(?![A-Z]+ [!-~]+ HTTP/1\.[01]\r)"
     rb"(?:\r\n)?(?:[A-Za-z-]+ {2}|[^\r\n]*(?: {2,}HTTP/| (?:RTSP|ICE)/)[0-9.]*\r)"
 )
+_VERSIONLESS = re.compile(rb"(?:\r\n)?[^ \r\n]+ [^ \r\n]* *\r")
 
 
 class PureParser(RuntimeError):
@@ -71,7 +72,7 @@ def demand_c_parser() -> None:
 class Incoming:
     """One request as the listener hands it to the walk."""
 
-    __slots__ = ("_task", "client", "content", "fault", "fields", "method", "target", "version")
+    __slots__ = ("_task", "chunked", "client", "content", "fault", "fields", "method", "target", "version")
 
     def __init__(self, message: Any, content: Any, client: Client, fault: Refusal | None) -> None:
         self.client = client
@@ -81,7 +82,14 @@ class Incoming:
         self.target: bytes = message.path.encode("utf-8", "surrogateescape")
         self.fields: tuple[tuple[bytes, bytes], ...] = message.raw_headers
         self.version: tuple[int, int] = message.version
+        self.chunked: bool = message.chunked
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether all of it has come, and nothing of it can be taken for a part of the next."""
+        over: bool = self.content.is_eof() and not (self.chunked and not self.client.ends.bare(self.content))
+        return over
 
     def _finish(self) -> None:
         """Called by aiohttp when the answer is out; there is nothing to clear."""
@@ -125,9 +133,11 @@ class Client(RequestHandler):
         "_progress_at",
         "_silent_since",
         "_tunnelling",
+        "chunked",
         "content",
         "cut_off",
         "ending",
+        "ends",
         "misspelt",
         "open_ended",
         "peer_is_local",
@@ -143,6 +153,8 @@ class Client(RequestHandler):
         self._head_since: float | None = None
         self._tunnelling: asyncio.Task[Any] | None = None
         self.content: Any = None  # the body of the request that was taken last
+        self.chunked = False  # how it came
+        self.ends = Ends()
         self.misspelt = False
         self.open_ended = False  # whether the answer under way has no end but the connection's
         self.peer_is_local = False
@@ -182,13 +194,15 @@ class Client(RequestHandler):
             self._listener.crowd.leave(self._peer)
 
     def data_received(self, data: bytes) -> None:
-        self._silent_since = None
+        first, self._silent_since = self._silent_since is not None, None
         # Not by the current request, which there is none of for a turn of the loop after the message was taken: what
         # comes then is its body.
         head = not self._messages and (self.content is None or self.content.is_eof())
-        if head and _MISSPELT.match(data):
+        if head and (_MISSPELT.match(data) or (first and _VERSIONLESS.match(data))):
             self.misspelt = True
+        waiting = len(self._messages)
         super().data_received(data)
+        self.ends.passed(data, list(self._messages)[waiting:], full=len(self._messages) >= MAX_MSG_QUEUE_SIZE)
         # What did not complete a head while no request is under way is a head that trickles in.
         if self._messages or not head or self._current_request is not None:
             self._head_since = None
@@ -421,8 +435,12 @@ class Listener(web.Server):
 
 
 def _incoming(message: Any, content: Any, client: Any, _writer: Any, _task: Any) -> Incoming:
-    client.content = content
     fault: Refusal | None = None
+    if client.chunked:
+        if not client.ends.bare(client.content):
+            fault = BadRequest("a request with trailers is the last on its connection", reason="trailers")
+        client.ends.forget(client.content)
+    client.content, client.chunked = content, message.chunked
     if client.misspelt:
         fault = BadRequest("the request line is not `METHOD target HTTP/1.1`", reason="syntax")
     if client.surplus is not None:
