@@ -132,7 +132,7 @@ def test_field_values() -> None:
         ("text/event-stream", True),
         ("image/png", False),
         ("application/octet-stream", False),
-        ("", False),
+        ("", True),
     ],
 )
 def test_text_types(content_type: str, expected: bool) -> None:

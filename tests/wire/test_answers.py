@@ -368,3 +368,21 @@ async def test_an_agent_of_http_1_0_that_has_closed_its_half_sees_it_too(lane: L
         with pytest.raises(ConnectionResetError):
             await _to_the_end(wire)
         go.set()
+
+
+@pytest.mark.parametrize("coding", ["plain", "chunked", "gzip"])
+async def test_a_body_of_no_type_is_no_way_back_for_the_token(lane: Lane, coding: str) -> None:
+    token = lane.bearer.removeprefix(b"Bearer ")
+    body = gzip.compress(token) if coding == "gzip" else token
+    if coding == "chunked":
+        pieces = b"".join(b"1\r\n%c\r\n" % byte for byte in token)
+        raw = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + pieces + b"0\r\n\r\n"
+    else:
+        kind = b"" if coding == "plain" else b"Content-Encoding: gzip\r\n"
+        raw = b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n" % (kind, len(body)) + body
+    async with lane.upstream([raw]), await lane.dial() as wire:
+        await wire.send(lane.ask(b"GET", b"/x", b"Connection: close"))
+        came = await wire.rest()
+    assert token not in came
+    assert body not in came
+    assert coding == "gzip" or b"*" * len(token) in came

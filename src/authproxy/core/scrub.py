@@ -51,9 +51,9 @@ def needles_of(token: bytes) -> tuple[bytes, ...]:
 
 
 def is_text(content_type: str) -> bool:
-    """Whether bodies of this media type are looked at."""
+    """Whether bodies of this media type are looked at: also those of none, for readers guess, and guess text."""
     kind = content_type.partition(";")[0].strip().lower()
-    return kind.startswith(_TEXT) or kind.endswith(_TEXT_SUFFIXES)
+    return not kind or kind.startswith(_TEXT) or kind.endswith(_TEXT_SUFFIXES)
 
 
 class Scrubber:
