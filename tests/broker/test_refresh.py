@@ -567,6 +567,9 @@ async def test_a_dead_grant_is_said_once_and_costs_nothing_afterwards(house: Hou
     other = await house.broker()
     with pytest.raises(ConnectionExpired):
         await other.token()
+    row = await house.row(broker)
+    for want in (Want(rejected=row.generation, why="operator"), Want(margin=60), Want(why="over")):
+        assert isinstance(await other.refresher.refresh(key_of(), row.id, want), Ended), "whoever asks"
     assert len(house.sandbox.refreshes()) == 1
     kinds = await house.kinds(broker)
     assert kinds.count("connection.needs_reauth") == 1

@@ -13,7 +13,9 @@ from authproxy.core import config
 from authproxy.core.errors import (
     ConnectionExpired,
     ConnectionRequired,
+    ProviderMisconfigured,
     ProviderUnavailable,
+    Refusal,
     ScopeMissing,
     StoreUnavailable,
 )
@@ -280,6 +282,37 @@ async def test_an_expired_token_is_never_given_out(house: House) -> None:
     house.sandbox.release()
     await broker.refresher.drain(5)
     assert (await house.row(broker)).generation == 2, "the flight goes on without who asked"
+
+
+@pytest.mark.scenario("B22")
+@pytest.mark.parametrize(
+    ("fault", "refusal"),
+    [
+        ({"status": 503, "error": "temporarily_unavailable"}, ProviderUnavailable),
+        ({"status": 502, "html": True}, ProviderUnavailable),
+        ({"status": 429, "error": "slow_down", "retry_after": "30"}, ProviderUnavailable),
+        ({"drop": "before"}, ProviderUnavailable),
+        ({"delay_s": 30.0}, ProviderUnavailable),
+        ({"empty": True}, ProviderUnavailable),
+        ({"invalid_client": True}, ProviderMisconfigured),
+    ],
+    ids=["503", "502", "429", "drop", "hang", "empty", "client"],
+)
+async def test_whatever_keeps_a_refresh_from_it_the_expired_token_stays_here(
+    house: House, fault: dict[str, object], refusal: type[Refusal]
+) -> None:
+    """Sent all the same it would come back as the API's 401, and look like the API's fault."""
+    broker = await house.broker(refresh=config.Refresh(deadline=0.5))
+    await house.connect(broker)
+    assert (await broker.token()).generation == 1
+    house.sandbox.switches.update(fault | {"faults_for": "refresh"})
+    house.clock.push(HOUR)
+    for _ in range(3):
+        with pytest.raises(refusal) as caught:
+            await broker.token()
+        assert caught.value.act in ("retry_later", "tell_operator")
+        assert refusal is ProviderMisconfigured or (caught.value.retry_after or 0) >= 1
+    assert len(house.sandbox.refreshes()) == 1, "and the provider is left alone meanwhile"
 
 
 @pytest.mark.scenario("B21", "A26")

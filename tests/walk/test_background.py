@@ -127,7 +127,7 @@ async def test_what_was_to_be_told_and_revoked_outlives_kill_9(
         assert provider.grants[0].revoked[0] == provider.grants[0].refresh[-1], "the refresh token first"
 
 
-@pytest.mark.scenario("I07")
+@pytest.mark.scenario("I07", "A21", "J09")
 async def test_the_end_of_a_process_waits_for_what_the_keeper_began(
     tmp_path: Path, provider: Provider, receiver: Receiver
 ) -> None:

@@ -167,6 +167,37 @@ async def test_a_hanging_provider_holds_up_nobody_else(own: list[Lane]) -> None:
     assert theirs.asked == 1
 
 
+@pytest.mark.scenario("B22")
+async def test_with_an_ended_token_and_no_provider_nothing_goes_upstream(own: list[Lane]) -> None:
+    """The agent is told whose trouble it is, and when to come again; the API never sees the ended token."""
+    lane, provider = own[0], own[0].seeded.provider
+    provider.life = 1
+    user, grant = await asyncio.to_thread(lane.seeded.user)
+    provider.twist = lambda *_: (502, "text/html", b"<h1>Bad gateway</h1>")
+    async with lane.upstream() as upstream:
+
+        async def refused() -> bool:
+            answer = await lane.call(lane.ask(user=user.encode()))
+            if answer.status == 200:
+                return False
+            assert_problem(answer, "provider_unavailable")
+            assert answer.status == 503
+            return True
+
+        deadline = time.monotonic() + 10
+        while not await refused():  # until its second is over
+            assert time.monotonic() < deadline
+        seen = len(upstream.requests)
+        for _ in range(5):
+            assert await refused()
+        assert len(upstream.requests) == seen
+        provider.life, provider.twist = 3600, None
+        while await refused():
+            assert time.monotonic() < deadline + 10
+            await asyncio.sleep(0.1)  # as Retry-After asks, until the pause is over
+        assert upstream.requests[-1].head.one(b"authorization") == grant.bearer
+
+
 @pytest.mark.scenario("A12", "G11")
 async def test_an_agent_that_leaves_does_not_take_the_refresh_with_it(own: list[Lane]) -> None:
     lane, provider = own[0], own[0].seeded.provider
@@ -191,7 +222,7 @@ async def test_an_agent_that_leaves_does_not_take_the_refresh_with_it(own: list[
     assert lane.grant.asked == 1
 
 
-@pytest.mark.scenario("A21", "G11")
+@pytest.mark.scenario("A21", "G11", "J09")
 async def test_a_stop_lets_what_is_under_way_end(own: list[Lane]) -> None:
     lane, begun, release = own[0], asyncio.Event(), asyncio.Event()
 
