@@ -139,6 +139,7 @@ async def test_the_wrong_key_is_refused_by_name_and_nothing_is_written(opener: O
         await opener(keyring=wrong)
     assert vault.keyring.newest in caught.value.title
     assert wrong.newest in caught.value.title
+    assert "AUTHPROXY_KEYS_FILE" in caught.value.title, "and the way out"
     assert contents(path) == before
     assert await (await opener()).access(KEY) is not None
 

@@ -65,7 +65,16 @@ def _opened(meta: dict[str, Row], keyring: Keyring, environment: Environment) ->
             f"this store belongs to {stamped}, and was opened as {environment}: nothing was read or changed",
             reason="environment_mismatch",
         )
-    canary = keyring.open(meta["canary"]["sealed"], cell_name(environment, "canary"))
+    try:
+        canary = keyring.open(meta["canary"]["sealed"], cell_name(environment, "canary"))
+    except KeyMissing as missing:
+        if missing.reason != "key_unknown":
+            raise
+        raise KeyMissing(
+            f"{missing.title}. Give the store's own key as well: in AUTHPROXY_KEYS, or in the file that "
+            "AUTHPROXY_KEYS_FILE names, behind the newest. Nothing was changed",
+            reason=missing.reason,
+        ) from None
     if canary != _CANARY:
         raise KeyMissing("the store's canary is not what was sealed", reason="tampered")
     sealed = keyring.open(meta["digest_key"]["sealed"], cell_name(environment, "digest_key"))
