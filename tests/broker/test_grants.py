@@ -10,6 +10,7 @@ from authproxy.broker.outcome import Ended, Fresh
 from authproxy.broker.revocation import Revoked
 from authproxy.core import config
 from authproxy.core.errors import BadRequest, ConnectionRequired, NotFound
+from authproxy.core.model import State
 from authproxy.core.secret import Secret
 from tests.broker.house import House, choice, key_of
 
@@ -111,6 +112,46 @@ async def test_an_import_does_not_overwrite_a_live_connection(house: House) -> N
         await broker.grants.take_over(key_of(), Secret("other"))
     assert caught.value.reason == "already_connected"
     assert await house.row(broker) == before
+
+
+@pytest.mark.scenario("A29")
+async def test_an_import_that_is_refused_leaves_what_it_was_to_replace(house: House) -> None:
+    """A mistyped token costs nobody a good grant."""
+    broker = await house.broker()
+    before = await house.connect(broker)
+    served = await broker.token()
+    assert isinstance(await broker.grants.take_over(key_of(), Secret("made-up"), replace=True), Ended)
+    row = await house.row(broker)
+    assert (row.id, row.state, row.grant_id) == (before.id, State.ACTIVE, before.grant_id)
+    assert (await broker.token()).header == served.header
+    house.clock.push(3601)
+    usable = await broker.token()
+    assert usable.header != served.header, "its refresh token is good, and not taken for spent"
+    kinds = await house.kinds(broker)
+    assert kinds[-4:] == [
+        "connection.needs_reauth",
+        "connection.put_back",
+        "connection.recovered",
+        "refresh.succeeded",
+    ]
+
+
+@pytest.mark.scenario("A29")
+async def test_an_import_replaces_what_it_was_told_to(house: House) -> None:
+    broker = await house.broker()
+    await house.connect(broker, "bob")
+    token = await spare_refresh_token(house, "bob")
+    before = await house.connect(broker)
+    leased = await broker.vault.lease(before.id, holder="somebody", seconds=30)
+    assert leased is not None
+    with pytest.raises(BadRequest) as caught:
+        await broker.grants.take_over(key_of(), Secret(token), replace=True)
+    assert caught.value.reason == "busy", "its refresh is under way: nothing is taken from under it"
+    await leased.release()
+    assert isinstance(await broker.grants.take_over(key_of(), Secret(token), replace=True), Fresh)
+    row = await house.row(broker)
+    assert (row.id, row.state) == (before.id, State.ACTIVE)
+    assert row.grant_id.startswith("import_")
 
 
 @pytest.mark.scenario("B10", "A29")

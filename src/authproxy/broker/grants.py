@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import structlog
 
@@ -14,9 +15,10 @@ from authproxy.broker.outcome import Ended, Fresh, Outcome, Want
 from authproxy.broker.refresh import Refresher
 from authproxy.broker.registrations import Registrations
 from authproxy.broker.revocation import Revocations, Revoked, revocation_event
-from authproxy.core.errors import BadRequest, NotFound
+from authproxy.core.errors import BadRequest, KeyMissing, NotFound
 from authproxy.core.model import Connection, ConnectionKey, Event, NewGrant, State, TokenSet
 from authproxy.core.secret import Secret
+from authproxy.store.lease import Leased
 from authproxy.store.revocations import Owed
 from authproxy.store.vault import Vault
 
@@ -26,6 +28,16 @@ SOLE_OWNER = (
     "authproxy now owns this refresh token. Whatever held it before must stop using it: two owners of a rotating "
     "token sign each other out."
 )
+
+
+_ALIVE = (State.ACTIVE, State.MISCONFIGURED)
+
+
+class _Before(NamedTuple):
+    """A grant that an import replaces, as read under its lease."""
+
+    leased: Leased
+    tokens: TokenSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +101,9 @@ class Grants:
         replace: bool = False,
     ) -> Outcome:
         """Makes a connection of a refresh token that somebody else held (A29, and see SOLE_OWNER). It is refreshed at
-        once, on the one path there is; a token that the provider refuses leaves no connection behind. Raises
-        BadRequest where a live connection would be overwritten without `replace`."""
+        once, on the one path there is; a token that the provider refuses leaves no connection behind, and one that
+        it was to `replace` as it was. Raises BadRequest where a live connection would be overwritten without
+        `replace`, or is being refreshed just now."""
         self._registrations.asked(key.provider)
         client = self._registrations.client(key.provider)
         if not refresh_token:
@@ -98,37 +111,71 @@ class Grants:
         existing = await self._vault.find(key)
         if existing is not None and existing.state is State.ACTIVE and not replace:
             raise BadRequest("this user is connected already", reason="already_connected")
+        before = await self._held(existing)
         now = int(self._clock())
         asked = tuple(dict.fromkeys((*self._registrations.resting(key.provider).scopes, *scopes)))
         tokens = TokenSet(
             access_token=Secret(""), refresh_token=refresh_token, expires_at=now - 1, scopes=asked
         )
-        connection = await self._vault.keep_grant(
-            NewGrant(
-                key=key,
-                client_id=client.client_id,
-                grant_id=f"import_{secrets.token_hex(12)}",
-                tokens=tokens,
-                requested_scopes=asked,
-                provider_account=None,
-                at=now,
-            ),
-            [self._event(key, "connection.imported", now, {})],
+        imported = NewGrant(
+            key=key,
+            client_id=client.client_id,
+            grant_id=f"import_{secrets.token_hex(12)}",
+            tokens=tokens,
+            requested_scopes=asked,
+            provider_account=None,
+            at=now,
         )
+        try:
+            connection = await self._vault.keep_grant(
+                imported, [self._event(key, "connection.imported", now, {})]
+            )
+        finally:
+            if before is not None:
+                await before.leased.release()
         self._changed(key)
         outcome = await self._refresher.refresh(key, connection.id, Want(why="import"))
         if isinstance(outcome, Ended):
-            await self._vault.disconnect(
-                connection.id,
-                [
-                    self._event(
-                        key, "connection.disconnected", int(self._clock()), {"reason": "import_refused"}
-                    )
-                ],
-                reason="import_refused",
-            )
+            await self._undo(connection, before)
         self._changed(key)
         return outcome
+
+    async def _held(self, existing: Connection | None) -> _Before | None:
+        """What an import is about to replace, and could be put back: under its lease, so that nobody spends it in
+        between. None: nothing that is worth it."""
+        if existing is None or not existing.refreshable or existing.state not in _ALIVE:
+            return None
+        leased = await self._vault.lease(existing.id, holder=f"import:{secrets.token_hex(6)}", seconds=30.0)
+        if leased is None:
+            raise BadRequest("this connection is being refreshed now: try again", reason="busy")
+        try:
+            return _Before(leased, await leased.tokens())
+        except KeyMissing:  # it is of no use to anybody
+            await leased.release()
+            return None
+
+    async def _undo(self, imported: Connection, before: _Before | None) -> None:
+        """A refused import leaves what was there."""
+        now = int(self._clock())
+        why: dict[str, object] = {"reason": "import_refused"}
+        stored = await self._vault.find(imported.key)
+        if stored is None or stored.grant_id != imported.grant_id:
+            return  # the user has connected in between
+        if before is None:
+            gone = self._event(imported.key, "connection.disconnected", now, why)
+            await self._vault.disconnect(imported.id, [gone], reason="import_refused")
+            return
+        old = before.leased.connection
+        grant = NewGrant(
+            key=old.key,
+            client_id=old.client_id,
+            grant_id=old.grant_id,
+            tokens=before.tokens,
+            requested_scopes=old.requested_scopes,
+            provider_account=old.provider_account,
+            at=now,
+        )
+        await self._vault.keep_grant(grant, [self._event(old.key, "connection.put_back", now, why)])
 
     async def refresh(self, connection_id: str, *, tenant: str | None) -> Outcome:
         """A refresh that an operator asks for; the connection's state changes only with its outcome (B27)."""

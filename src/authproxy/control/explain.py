@@ -228,6 +228,7 @@ _SAID: Final[Mapping[str, str]] = {
     "flow.confirming": "the user consented; the application is asked who it was",
     "connection.connected": "connected",
     "connection.imported": "a refresh token was imported",
+    "connection.put_back": "what was there before is in place again",
     "connection.needs_reauth": "the provider has ended the grant: only the user can mend it",
     "connection.rotation_lost": "a refresh token was sent and its successor lost: only the user can mend it",
     "connection.misconfigured": "the provider refuses the app registration: the operator must act",
