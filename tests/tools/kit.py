@@ -26,10 +26,11 @@ from aiohttp import web
 from authproxy.app import Address, App
 from authproxy.control.tools import Outcome
 from authproxy.core.model import DEFAULT_ACCOUNT, Caller, ConnectionKey, NewGrant, TokenSet
+from authproxy.core.policy import Rules
 from authproxy.core.secret import Secret
 from authproxy.core.strict import read
 from authproxy.tools.loading import toolbox
-from authproxy.tools.tool import Json, ToolError
+from authproxy.tools.tool import Json, Tool, ToolError
 from tests.kit.browser import Browser, Page
 from tests.kit.canaries import hits
 from tests.kit.process import free_port
@@ -267,7 +268,10 @@ class House:
     ) -> Outcome:
         """Call a tool as every face does. No secret may be in what comes back."""
         tools = self.app.control.tools
-        outcome = await tools.execute(_caller, tools.get(_caller, name), _user, given, account=_account)
+        tool, before = tools.get(_caller, name), len(self.seen)
+        outcome = await tools.execute(_caller, tool, _user, given, account=_account)
+        for one in self.seen[before:]:
+            assert one.path.startswith("/v1/people/") or is_needed(tool, one.method, one.path), one
         said = json.dumps(outcome.value) + repr(outcome.error and vars(outcome.error))
         assert not hits(self.upstream.secrets, {"the outcome": said.encode()})
         return outcome
@@ -290,6 +294,18 @@ class House:
         await self.app.trail.flush()
         found = await self.app.control.audit.query(CALLER, kind=kind, limit=1000)
         return sorted((dict(one.record) for one in found), key=lambda record: record["seq"])
+
+
+def is_needed(tool: Tool, method: str, path: str) -> bool:
+    """Whether a tool's kit says of this request that its tools send it; those that only read, where it is one."""
+    kit = toolbox().kits.get(tool.toolkit)
+    if kit is None:
+        return True  # made for a test
+    return (
+        Rules((*kit.reads, *(() if tool.marks.read_only else kit.writes)))
+        .judge(method, [path.encode()])
+        .allowed
+    )
 
 
 def every_scope(provider: str) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from authproxy.control.tools import Asked
 from authproxy.core.config import Rule, Tools
 from authproxy.core.errors import BadRequest, NotFound, Overloaded, UserMissing, UserNotAllowed
 from authproxy.core.model import Caller
+from authproxy.tools.loading import toolbox
 from authproxy.tools.tool import Answer, Call, Json, Kind, Marks, Tool, ToolError
 from tests.kit.process import free_port
 from tests.tools.kit import CALLER, House, Reply
@@ -222,6 +223,28 @@ async def test_the_rules_of_the_route_hold_for_tools(house: House) -> None:
     assert house.seen == []
     (record,) = await house.records("request")
     assert (record["code"], record["tool"], record["via"]) == ("policy_denied", "Made.Tool", "tool")
+
+
+@pytest.mark.parametrize(
+    ("path", "lacks"),
+    [
+        ("/gmail/v1/users/me/messages/7/trash", "/gmail/v1/users/me/messages/*/trash"),
+        ("/gmail/v1/users/me/new", "/gmail/v1/users/me/new"),
+    ],
+)
+async def test_a_tool_that_its_route_refuses_says_which_rule_it_lacks(
+    house: House, path: str, lacks: str
+) -> None:
+    upstream = f"http://127.0.0.1:{house.upstream.port}/base"
+    await reconfigured(house, upstream=upstream, allow=(Rule(("GET",), ("/**",)),))
+    own = toolbox().kits["Gmail"]
+    put(house, made(one_call("POST", path)), reads=own.reads, writes=own.writes)
+    error = await house.error("Made.Tool")
+    assert (error.kind, error.code) == (Kind.REQUIREMENTS_NOT_MET, "policy_denied")
+    assert f'add {{methods: [POST], paths: ["/base{lacks}"]}} to routes.gmail.allow' in str(
+        error.developer_message
+    )
+    assert house.seen == []
 
 
 async def test_a_body_over_the_route_s_limit_is_refused(house: House) -> None:

@@ -105,7 +105,7 @@ class WalkApi:
                 )
             finally:
                 self.requests += [entry.request_id for entry in behalf.entries]
-            self._demand_whole(heard)
+            self._demand_whole(heard, route)
             moved = _moved(heard, route, method, target)
             if moved is None:
                 return heard
@@ -128,7 +128,7 @@ class WalkApi:
             raise failure
         return answer
 
-    def _demand_whole(self, heard: Heard) -> None:
+    def _demand_whole(self, heard: Heard, route: Route) -> None:
         if heard.long:
             raise ToolError(
                 Kind.BAD_OUTPUT,
@@ -136,7 +136,8 @@ class WalkApi:
                 developer_message=f"tools.max_answer is {self.errand.max_answer} bytes",
             )
         if heard.entry.code is not None and not heard.cut:
-            raise refusal_of(heard, repeatable=self.repeatable)
+            base = route.base_path.decode("ascii")
+            raise refusal_of(heard, self.errand.kit, base=base, repeatable=self.repeatable)
         if heard.cut:
             raise ToolError(
                 Kind.UNREACHABLE,

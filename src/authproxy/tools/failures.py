@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from authproxy.core.policy import compile_glob
 from authproxy.core.scrub import is_text
 from authproxy.proxy.inner import Heard
 from authproxy.tools.loading import Kit
@@ -18,6 +19,7 @@ PERHAPS = "; it may have been done all the same: look before trying again"
 _WORDS = 200
 CONSENT = frozenset({"connection_required", "connection_expired", "scope_missing"})
 """Codes of refusals that the user can mend, by a link."""
+_NO_RULE = frozenset({"no_rule_for_method", "no_rule_for_path", "ambiguous_path"})
 _LATER = {"upstream_timeout": Kind.TIMEOUT, "upstream_unreachable": Kind.UNREACHABLE}
 _LIMITED = frozenset(
     {
@@ -79,8 +81,9 @@ def failure_of(heard: Heard, kit: Kit, *, now: float, repeatable: bool) -> ToolE
     )
 
 
-def refusal_of(heard: Heard, *, repeatable: bool) -> ToolError:
-    """A refusal of authproxy's own, by its code. `repeatable` as above."""
+def refusal_of(heard: Heard, kit: Kit, *, base: str, repeatable: bool) -> ToolError:
+    """A refusal of authproxy's own, by its code. `base` is the path that the route's upstream has; `repeatable` as
+    above."""
     said = read_json(heard)
     problem: Mapping[str, Any] = said if isinstance(said, dict) else {}
     code, title = heard.entry.code or "internal", str(problem.get("title", "authproxy refused the request"))
@@ -94,6 +97,14 @@ def refusal_of(heard: Heard, *, repeatable: bool) -> ToolError:
             hint=f"The link for the user: {link}" if link else None,
             connect_url=link,
             **more,
+        )
+    if problem.get("reason") in _NO_RULE:
+        return ToolError(
+            Kind.REQUIREMENTS_NOT_MET,
+            f"The operator's rules for {heard.entry.route} do not allow what this tool does. Do not call it again.",
+            code=code,
+            developer_message=f"To allow it, add {_lacking(heard, kit, base)} to routes.{heard.entry.route}.allow in "
+            "routes.yaml; the README has all that each toolkit needs",
         )
     match problem.get("act"):
         case "retry_later":
@@ -109,6 +120,15 @@ def refusal_of(heard: Heard, *, repeatable: bool) -> ToolError:
             return ToolError(Kind.BAD_INPUT, f"An argument cannot be sent: {title}", **more)
         case _:
             return ToolError(Kind.REQUIREMENTS_NOT_MET, f"authproxy does not do that: {title}", **more)
+
+
+def _lacking(heard: Heard, kit: Kit, base: str) -> str:
+    """The rule that lets a refused request pass, as the toolkit says it, else for its very path."""
+    method, path = heard.entry.method, heard.entry.path.partition(b"?")[0]
+    own = path.removeprefix(base.encode())
+    globs = (glob for rule in (*kit.reads, *kit.writes) if method in rule.methods for glob in rule.paths)
+    found = next((base + glob for glob in globs if compile_glob(glob).fullmatch(own)), None)
+    return f'{{methods: [{method}], paths: ["{found or path.decode("latin-1")}"]}}'
 
 
 def is_limit(fields: Mapping[str, str], said: Json) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from authproxy.core.config import Rule
 from authproxy.tools.rows import RowFault, request_of
 from authproxy.tools.tool import MISSING, Answer, Json, Marks, Parameter, Tool, ToolError
 
@@ -26,11 +27,22 @@ _Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _READING = threading.Lock()  # who asks while another thread reads waits for it, instead of reading too
 
 _PAGE = frozenset(
-    ("toolkit", "version", "description", "provider", "route", "scope_prefix", "grant_scopes", "tools")
+    (
+        "toolkit",
+        "version",
+        "description",
+        "provider",
+        "route",
+        "scope_prefix",
+        "grant_scopes",
+        "needs",
+        "tools",
+    )
 )
 _ROW = frozenset(
     ("name", "marks", "scopes", "description", "parameters", "request", "answer", "hidden", "alias_of")
 )
+_NEEDS = frozenset(("read", "write"))
 _PARAMETER = frozenset(("name", "type", "items", "required", "enum", "default", "description", "inferrable"))
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "string": (str,),
@@ -51,14 +63,17 @@ ErrorWords = Callable[[int, Json], str | None]
 
 @dataclass(frozen=True, slots=True)
 class Kit:
-    """A toolkit: what its tools have in common. `read_failure` sees a failure in an answer that says 2xx, and
-    `error_words` the words of a failure that a model may be told; None where the provider needs neither."""
+    """A toolkit: what its tools have in common. `reads` is what the `allow` of a route must say for those that only
+    read, `writes` what it must say beside for the others. `read_failure` sees a failure in an answer that says 2xx,
+    and `error_words` the words of a failure that a model may be told; None where the provider needs neither."""
 
     name: str
     version: str
     description: str
     provider: str
     route: str
+    reads: tuple[Rule, ...] = ()
+    writes: tuple[Rule, ...] = ()
     read_failure: ReadFailure | None = field(default=None, repr=False)
     error_words: ErrorWords | None = field(default=None, repr=False)
 
@@ -161,6 +176,8 @@ class _Page:
             description=self._text("description"),
             provider=self._text("provider"),
             route=self._text("route"),
+            reads=self._rules("read"),
+            writes=self._rules("write"),
             read_failure=getattr(self._module, "read_failure", None),
             error_words=getattr(self._module, "error_words", None),
         )
@@ -234,6 +251,11 @@ class _Page:
             if shape is None:
                 return None
         return request_of(row["request"], parameters, shape)
+
+    def _rules(self, kind: str) -> tuple[Rule, ...]:
+        needs = _mapping(self._page.get("needs", {}), self._where)
+        self._demand(needs, _NEEDS, "needs")
+        return tuple(Rule(tuple(one["methods"]), tuple(one["paths"])) for one in needs.get(kind, ()))
 
     def _demand(self, raw: Mapping[str, Any], keys: frozenset[str], where: str) -> None:
         if unknown := raw.keys() - keys:
