@@ -314,6 +314,22 @@ def test_an_emulator_on_this_machine_may_speak_http(url: str) -> None:
     assert provider.endpoints.authorization == "https://slack.com/oauth/v2/authorize"
 
 
+def test_tokens_of_another_server_are_not_sent_to_the_catalogue_s() -> None:
+    """Nor is its id_token held to the name of a server that did not make it."""
+    emulator = made("google", endpoints=Endpoints(token="http://127.0.0.1:9000/token"))
+    assert emulator.issuer is None
+    assert emulator.endpoints.userinfo is emulator.endpoints.introspection is None
+    assert revocation_of(emulator) is None
+    github = made("github", endpoints=Endpoints(token="https://git.acme.example/login/oauth/access_token"))
+    assert (github.endpoints.userinfo, revocation_of(github)) == (None, None)
+    same = made("google", endpoints=Endpoints(token="https://www.googleapis.com/oauth2/v4/token"))
+    assert (same.issuer, same.endpoints.userinfo) == (
+        made("google").issuer,
+        made("google").endpoints.userinfo,
+    )
+    assert revocation_of(same) is not None
+
+
 def test_an_emulated_token_endpoint_serves_refreshes_too() -> None:
     provider = made("figma", endpoints=Endpoints(token="http://127.0.0.1:9000/t"))
     assert made("figma").endpoints.refresh == "https://api.figma.com/v1/oauth/refresh"

@@ -100,7 +100,12 @@ class Endpoints:
     """Overrides of the catalogue's endpoints, for emulators, national clouds and private servers."""
 
     authorization: str | None = setting("authorization endpoint", None, pattern=_URL, must=_URL_SAID)
-    token: str | None = setting("token endpoint", None, pattern=_URL, must=_URL_SAID)
+    token: str | None = setting(
+        "token endpoint; where it is another server than the catalogue's, that one's other endpoints and issuer are left out",
+        None,
+        pattern=_URL,
+        must=_URL_SAID,
+    )
     revocation: str | None = setting("revocation endpoint (RFC 7009)", None, pattern=_URL, must=_URL_SAID)
     userinfo: str | None = setting("userinfo endpoint", None, pattern=_URL, must=_URL_SAID)
     introspection: str | None = setting(

@@ -157,14 +157,15 @@ def provider_of(name: str, choice: ProviderChoice) -> Provider:
     if not _RESERVED.isdisjoint(choice.authorize_params):
         raise _wrong(name, "authorize_params sets a parameter that belongs to the flow", "authorize_params")
     fill = _Filling(name, choice, facts)
+    elsewhere = _elsewhere(choice, fill.one(environment.endpoints.token or facts.endpoints.token))
     return Provider(
         id=name,
         entry=entry,
         name=name if entry in _GENERIC else facts.name,  # users are shown it
         facts=facts,
         environment=choice.environment,
-        issuer=_issuer_of(name, choice, environment.issuer or facts.issuer, fill),
-        endpoints=_endpoints_of(name, choice, facts, environment, fill),
+        issuer=_issuer_of(name, choice, None if elsewhere else environment.issuer or facts.issuer, fill),
+        endpoints=_endpoints_of(name, choice, facts, environment, fill, elsewhere=elsewhere),
         api_hosts=tuple(
             dict.fromkeys((*fill.all(_first(environment.api_hosts, facts.api.hosts)), *choice.api_hosts))
         ),
@@ -274,7 +275,13 @@ def _issuer_of(name: str, choice: ProviderChoice, known: str | None, fill: _Fill
 
 
 def _endpoints_of(
-    name: str, choice: ProviderChoice, facts: Entry, environment: EntryEnvironment, fill: _Filling
+    name: str,
+    choice: ProviderChoice,
+    facts: Entry,
+    environment: EntryEnvironment,
+    fill: _Filling,
+    *,
+    elsewhere: bool,
 ) -> ProviderEndpoints:
     known: dict[str, str | None] = {}
     if choice.issuer is None:
@@ -295,7 +302,21 @@ def _endpoints_of(
         known[item.name] = own
     if choice.endpoints.token is not None:
         known["refresh"] = None  # the operator's token endpoint is for both
+    if elsewhere:  # its tokens are no business of the server that the catalogue knows
+        known |= {one: getattr(choice.endpoints, one) for one in ("revocation", "userinfo", "introspection")}
     return ProviderEndpoints(**known)
+
+
+def _elsewhere(choice: ProviderChoice, known: str | None) -> bool:
+    """Whether the operator's tokens come from another server than the catalogue's: an emulator, one's own GitHub."""
+    own = choice.endpoints.token
+    return own is not None and known is not None and _site(own) != _site(known)
+
+
+def _site(url: str) -> str:
+    """The end of its host's name, which all servers of a provider have: `oauth2.googleapis.com` and `www.…`."""
+    host = urlsplit(url).hostname or ""
+    return host if host.replace(".", "").isdigit() else ".".join(host.split(".")[-2:])
 
 
 class _Filling:
