@@ -101,7 +101,7 @@ class Endpoints:
 
     authorization: str | None = setting("authorization endpoint", None, pattern=_URL, must=_URL_SAID)
     token: str | None = setting(
-        "token endpoint; where it is another server than the catalogue's, that one's other endpoints and issuer are left out",
+        "token endpoint; on another server than the catalogue's, that one's other endpoints and issuer are left out",
         None,
         pattern=_URL,
         must=_URL_SAID,
