@@ -124,7 +124,7 @@ async def test_a_definition_has_the_public_client_s_fields(client: AsyncArcade) 
     assert (needs.authorization.provider_id, needs.authorization.status) == ("google", "active")
     assert needs.authorization.token_status == "completed"
     assert needs.authorization.oauth2 is not None
-    assert needs.authorization.oauth2.scopes == [READ]
+    assert needs.authorization.oauth2.to_dict() == {"scopes": [READ], "toolkit_scopes": [READ]}
     assert needs.secrets == []
     bob = await client.tools.get("Gmail.ListEmailsByHeader", user_id="bob")
     assert bob.requirements is not None

@@ -126,6 +126,14 @@ def test_a_grant_may_say_scopes_in_other_words() -> None:
     assert tool.grant_scopes == ("api", "x", "other")
 
 
+def test_a_row_may_need_more_of_the_grant_than_it_lists() -> None:
+    """Google sends drafts for who may compose, and not for who may only send."""
+    tool = toolbox().find("Gmail.SendDraftEmail")
+    assert tool is not None
+    assert tool.scopes == ("https://www.googleapis.com/auth/gmail.send",)
+    assert tool.grant_scopes == (*tool.scopes, "https://www.googleapis.com/auth/gmail.compose")
+
+
 def test_functions_are_named_after_their_tools() -> None:
     named = ["ListEmails", "WhoAmI", "LogACall", "ListEmailsByHeader", "GetPRData"]
     assert [function_name(name) for name in named] == [

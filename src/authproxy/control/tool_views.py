@@ -24,7 +24,7 @@ def definition(tool: Tool, kit: Kit, needs: Requirement, formats: Iterable[str] 
         "toolkit": {"name": kit.name, "version": kit.version, "description": kit.description},
         "input": {"parameters": [_parameter(one) for one in tool.parameters]},
         "output": {"available_modes": ["value", "error"], "value_schema": {"val_type": "json"}},
-        "requirements": requirements(needs),
+        "requirements": requirements(needs, tool),
         "annotations": {
             "read_only": tool.marks.read_only,
             "destructive": tool.marks.destructive,
@@ -41,15 +41,16 @@ def definition(tool: Tool, kit: Kit, needs: Requirement, formats: Iterable[str] 
     return shown
 
 
-def requirements(needs: Requirement) -> dict[str, Any]:
-    """What a tool needs of the user; no secret is ever needed of the caller."""
+def requirements(needs: Requirement, tool: Tool) -> dict[str, Any]:
+    """What a tool needs of the user; no secret is ever needed of the caller. `scopes` are what the provider is asked
+    for, `toolkit_scopes` what the toolkit's documentation calls it."""
     return {
         "met": needs.met,
         "authorization": {
             "id": needs.provider,
             "provider_id": needs.provider,
             "provider_type": "oauth2",
-            "oauth2": {"scopes": list(needs.scopes)},
+            "oauth2": {"scopes": list(needs.scopes), "toolkit_scopes": list(tool.scopes)},
             "status": "active" if needs.ready else "inactive",
             "status_reason": None if needs.ready else "the provider is not configured",
             "token_status": needs.token_status,

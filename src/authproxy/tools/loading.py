@@ -7,7 +7,7 @@ import importlib.resources
 import importlib.util
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType, ModuleType
@@ -40,7 +40,10 @@ _PAGE = frozenset(
     )
 )
 _ROW = frozenset(
-    ("name", "marks", "scopes", "description", "parameters", "request", "answer", "hidden", "alias_of")
+    (
+        *("name", "marks", "scopes", "grant_scopes", "description", "parameters", "request", "answer"),
+        *("hidden", "alias_of"),
+    )
 )
 _NEEDS = frozenset(("read", "write"))
 _PARAMETER = frozenset(("name", "type", "items", "required", "enum", "default", "description", "inferrable"))
@@ -231,14 +234,16 @@ class _Page:
             run=run,
             parameters=parameters,
             scopes=tuple(self._prefix + one for one in scopes),
-            grant_scopes=tuple(dict.fromkeys(whole for one in scopes for whole in self._granting(one))),
+            grant_scopes=tuple(
+                dict.fromkeys([*self._granting(scopes), *self._granting(row.get("grant_scopes", []))])
+            ),
             hidden=row.get("hidden", False) is True,
         )
 
-    def _granting(self, scope: str) -> Sequence[str]:
-        """What a grant must hold for a listed scope; said in full where the page says it."""
-        said: Sequence[str] = self._grants.get(scope, (self._prefix + scope,))
-        return said
+    def _granting(self, scopes: Iterable[str]) -> Iterator[str]:
+        """What a grant must hold for listed scopes; said in full where the page says it."""
+        for scope in scopes:
+            yield from self._grants.get(scope, (self._prefix + scope,))
 
     def _run(self, name: str, row: Mapping[str, Any], parameters: tuple[Parameter, ...]) -> Any:
         if "request" not in row:
