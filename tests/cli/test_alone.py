@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from authproxy.cli import audit
 from authproxy.cli.console import instant as said_instant
 from authproxy.cli.console import span
 from authproxy.cli.door import COMMANDS
@@ -293,3 +295,23 @@ for _ in range(100):
     del held
 print(gc.get_freeze_count(), gc.get_threshold()[0], resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
+
+
+def test_the_line_of_a_tool_s_call_says_which(capsys: pytest.CaptureFixture[str]) -> None:
+    record = {
+        "at": 0,
+        "kind": "tool.call",
+        "tenant": "default",
+        "agent": "mailer",
+        "user": "alice",
+        "tool": "Gmail.SendEmail",
+        "route": "gmail",
+        "scopes": ["send", "read"],
+        "outcome": "success",
+        "code": None,
+        "ms": 4.4,
+    }
+    audit._say_record(record, argparse.Namespace(json=False, tenant="default"))
+    told = capsys.readouterr().out
+    assert "agent=mailer  user=alice  tool=Gmail.SendEmail  route=gmail  outcome=success  ms=4.4" in told
+    assert told.endswith("  scopes=send,read\n")

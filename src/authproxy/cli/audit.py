@@ -126,14 +126,17 @@ def _say_record(record: dict[str, Any], args: argparse.Namespace) -> None:
         "tenant",
         "agent",
         "user",
+        "tool",
         "provider",
         "route",
         "method",
         "host",
         "path",
         "status",
+        "outcome",
         "code",
         "ms",
+        "scopes",
     ):
         value = record.get(name)
         if value is not None and not (name == "tenant" and value == args.tenant):
@@ -145,6 +148,8 @@ def _say_record(record: dict[str, Any], args: argparse.Namespace) -> None:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        value = ",".join(value)
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
     return text if len(text) <= 80 else text[:79] + "…"
