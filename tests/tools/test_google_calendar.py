@@ -532,6 +532,12 @@ async def test_who_am_i(calendar: House) -> None:
     }
 
 
+async def test_who_am_i_is_an_address(calendar: House) -> None:
+    listed = {"items": [{"id": "primary", "summary": "alice@example.com", "primary": True}]}
+    calendar.answer("GET", "/calendar/v3/users/me/calendarList", listed)
+    assert (await calendar.value("GoogleCalendar.WhoAmI"))["email"] == "alice@example.com"
+
+
 async def test_what_google_says_is_told(calendar: House) -> None:
     calendar.answer(
         "POST", EVENTS, Reply(403, {"error": {"message": "You need to have writer access to this calendar."}})

@@ -216,7 +216,8 @@ async def who_am_i(call: Call) -> Json:
     person = await read_person(call)
     roles = [str(one.get("accessRole") or "") for one in listed]
     return {
-        "email": own.get("id"),
+        # the primary calendar's id is the address; a stand-in for Google may call it something else
+        "email": next((one for one in (own.get("id"), own.get("summary")) if "@" in str(one)), own.get("id")),
         "name": person.get("name"),
         **({"picture": person["picture"]} if person.get("picture") else {}),
         "time_zone": own.get("timeZone"),
