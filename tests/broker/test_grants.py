@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,10 +10,10 @@ import pytest
 from authproxy.broker.outcome import Ended, Fresh
 from authproxy.broker.revocation import Revoked
 from authproxy.core import config
-from authproxy.core.errors import BadRequest, ConnectionRequired, NotFound
+from authproxy.core.errors import BadRequest, ConnectionExpired, ConnectionRequired, NotFound
 from authproxy.core.model import State
 from authproxy.core.secret import Secret
-from tests.broker.house import House, choice, key_of
+from tests.broker.house import House, choice, house_at, key_of
 
 
 async def spare_refresh_token(house: House, user: str = "alice") -> str:
@@ -152,6 +153,43 @@ async def test_an_import_replaces_what_it_was_told_to(house: House) -> None:
     row = await house.row(broker)
     assert (row.id, row.state) == (before.id, State.ACTIVE)
     assert row.grant_id.startswith("import_")
+
+
+@pytest.mark.scenario("B11", "J12")
+async def test_an_operator_may_have_a_dead_grant_asked_for_once_more(tmp_path: Path) -> None:
+    """A provider that called good grants dead for an hour must not cost every user a consent."""
+    async with house_at(
+        tmp_path
+    ) as house:  # whose ledger minds that a token comes again after such a verdict
+        broker = await house.broker()
+        connection = await house.connect(broker)
+        house.sandbox.switches.update({"status": 400, "error": "invalid_grant", "faults_for": "refresh"})
+        house.clock.push(3601)
+        with pytest.raises(ConnectionExpired):
+            await broker.token()
+        assert isinstance(await broker.grants.refresh(connection.id, tenant=None), Ended)
+        assert len(house.sandbox.refreshes()) == 1, "nobody asks of his own accord"
+        assert isinstance(await broker.grants.refresh(connection.id, tenant=None, probe=True), Ended)
+        assert len(house.sandbox.refreshes()) == 2
+        assert (await house.kinds(broker)).count("connection.needs_reauth") == 1, "told once"
+        house.sandbox.reset()
+        assert isinstance(await broker.grants.refresh(connection.id, tenant=None, probe=True), Fresh)
+        house.clock.push(10)
+        assert (await broker.token()).generation == 2
+        assert (await house.kinds(broker)).count("connection.recovered") == 1
+
+
+@pytest.mark.scenario("B11", "A22")
+async def test_a_lost_rotation_is_asked_for_by_nobody(house: House) -> None:
+    broker = await house.broker()
+    connection = await house.connect(broker)
+
+    async def lose(tx: Any) -> None:
+        await tx.run("UPDATE connections SET state = 'rotation_lost', reason = 'rotation_lost'")
+
+    await broker.vault.backend.write(lose)
+    assert isinstance(await broker.grants.refresh(connection.id, tenant=None, probe=True), Ended)
+    assert house.sandbox.refreshes() == []
 
 
 @pytest.mark.scenario("B10", "A29")

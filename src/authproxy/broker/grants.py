@@ -177,13 +177,16 @@ class Grants:
         )
         await self._vault.keep_grant(grant, [self._event(old.key, "connection.put_back", now, why)])
 
-    async def refresh(self, connection_id: str, *, tenant: str | None) -> Outcome:
-        """A refresh that an operator asks for; the connection's state changes only with its outcome (B27)."""
+    async def refresh(self, connection_id: str, *, tenant: str | None, probe: bool = False) -> Outcome:
+        """A refresh that an operator asks for; the connection's state changes only with its outcome (B27). `probe`:
+        also of a grant that the provider has ended, whose refresh token is still here (B11)."""
         connection = await self._vault.get(connection_id, tenant=tenant)
         if connection is None or connection.state is State.DISCONNECTED:
             raise NotFound("there is no such connection", reason="connection_unknown")
         outcome = await self._refresher.refresh(
-            connection.key, connection.id, Want(rejected=connection.generation, why="operator")
+            connection.key,
+            connection.id,
+            Want(rejected=connection.generation, why="operator", probe=probe),
         )
         if isinstance(outcome, Fresh):
             self._changed(connection.key)

@@ -21,11 +21,13 @@ async def no_failpoint(_name: str) -> None:
 class Want:
     """What would be good enough: another generation than the `rejected` one, and more than `margin` seconds of
     life. An unknown end is life enough: such tokens are renewed when an API refuses them. `why` is for the
-    timeline: who asked, where it was not a request; such work has no claim to be first."""
+    timeline: who asked, where it was not a request; such work has no claim to be first. `probe`: ask the provider
+    also where it has ended the grant; there are outages in which good tokens are refused (J12)."""
 
     margin: float = 0.0
     rejected: int | None = None
     why: Why | None = None
+    probe: bool = False
 
     @property
     def urgent(self) -> bool:

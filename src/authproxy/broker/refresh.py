@@ -166,7 +166,8 @@ class Refresher:
     async def _decide(self, attempt: Attempt) -> Outcome:
         """Everything that can be known before a byte is sent."""
         connection, now = attempt.connection, self._clock()
-        if connection.state in (State.NEEDS_REAUTH, State.ROTATION_LOST):
+        again = attempt.want.probe and connection.state is State.NEEDS_REAUTH
+        if connection.state in (State.NEEDS_REAUTH, State.ROTATION_LOST) and not again:
             return Ended(connection)
         if attempt.want.met_by(connection, now):
             tokens = await attempt.leased.tokens()

@@ -208,7 +208,13 @@ class Settlement:
             failures=attempt.connection.failures + 1,
             presented=attempt.digest or None,
             clear_intent=True,
-            events=attempt.failed(self._clock(), decision, kind, reason=reason),
+            # An end is told once, also where an operator had it asked for again.
+            events=attempt.failed(
+                self._clock(),
+                decision,
+                *([] if attempt.connection.state is state else [kind]),
+                reason=reason,
+            ),
         )
         self.count(attempt, "lost" if state is State.ROTATION_LOST else "dead", reason)
         if not settled:

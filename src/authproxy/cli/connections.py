@@ -32,6 +32,12 @@ def arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> No
     )
     show = actions.add_parser("show", help="all that is known of one connection")
     refresh = actions.add_parser("refresh", help="refresh its token now")
+    refresh.add_argument(
+        "--probe",
+        action="store_true",
+        help="also one that needs_reauth: ask the provider once more with the refresh token that is still here, "
+        "after an outage in which it refused good ones",
+    )
     disconnect = actions.add_parser("disconnect", help="end it here, and give the grant back to the provider")
     wait = actions.add_parser(
         "wait", help="return when it works again, such as after its user has reconnected"
@@ -118,7 +124,7 @@ async def _show(control: Control, args: argparse.Namespace, _secret: Secret | No
 async def _refresh(control: Control, args: argparse.Namespace, _secret: Secret | None) -> int:
     from authproxy.cli.session import operator
 
-    connection = await control.connections.refresh(operator(args.tenant), args.id)
+    connection = await control.connections.refresh(operator(args.tenant), args.id, probe=args.probe)
     return _shown(connection, args)
 
 

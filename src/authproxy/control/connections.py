@@ -59,12 +59,13 @@ class Connections:
         demand_operator(caller)
         return await self._own(caller, connection_id)
 
-    async def refresh(self, caller: Caller, connection_id: str) -> Connection:
-        """Refresh now, whatever is left of the token's life; raises what a request would be told."""
+    async def refresh(self, caller: Caller, connection_id: str, *, probe: bool = False) -> Connection:
+        """Refresh now, whatever is left of the token's life; raises what a request would be told. `probe`: ask the
+        provider once more although it has ended the grant."""
         connection = await self.show(caller, connection_id)
         if connection.state is not State.DISCONNECTED and not connection.refreshable:
             raise BadRequest("It has no refresh token", reason="not_refreshable")
-        outcome = await self._grants.refresh(connection.id, tenant=caller.tenant)
+        outcome = await self._grants.refresh(connection.id, tenant=caller.tenant, probe=probe)
         _demand_fresh(connection.key, outcome)
         return await self._own(caller, connection.id)
 
