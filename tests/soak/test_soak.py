@@ -14,7 +14,7 @@ SCENARIOS = ("A03", "A04", "A08", "A09", "A16", "A33", "E07", "E08")
 def test_nothing_is_spent_twice_whoever_dies(store: str) -> None:
     report = run(Plan(6, processes=3, store=store, connections=12, callers=4, kill_every=1.5, die=0.01))
     assert report.sound, str(report)
-    assert report.refreshes > 10, str(report)
+    assert report.refreshes > 3, str(report)
     assert report.kills["processes"], str(report)
 
 
@@ -22,7 +22,7 @@ def test_nothing_is_spent_twice_whoever_dies(store: str) -> None:
 def test_nothing_is_spent_twice_at_a_server_that_is_not_ours() -> None:
     report = run(Plan(5, processes=3, server="django", connections=6, callers=4, kill_every=1.5, die=0.01))
     assert report.sound, str(report)
-    assert report.refreshes > 5, str(report)
+    assert report.refreshes > 3, str(report)
 
 
 @pytest.mark.soak
