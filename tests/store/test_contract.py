@@ -482,6 +482,21 @@ async def test_flows_are_capped_in_one_statement(vault: Vault) -> None:
     assert await vault.create_flow(flow(other), Secret("v"), most=3)
 
 
+@pytest.mark.scenario("H06")
+async def test_a_flow_is_widened_until_somebody_opens_it(vault: Vault) -> None:
+    made = flow()
+    await vault.create_flow(made, Secret("v"))
+    tries = [vault.widen_flow(made, [*made.scopes, more], events=[event("flow.widened")]) for more in "ab"]
+    (wider,) = [one for one in await asyncio.gather(*tries) if one is not None]
+    assert wider == await vault.flow(made.id)
+    assert len(wider.scopes) == len(made.scopes) + 1
+    assert await vault.flow_verifier(made.id) == Secret("v")
+    told = await vault.backend.read("SELECT kind FROM events WHERE kind = ?", "flow.widened")
+    assert len(told) == 1
+    await vault.move_flow(made.id, expect=FlowStatus.NOT_STARTED, to=FlowStatus.PENDING)
+    assert await vault.widen_flow(wider, [*wider.scopes, "c"]) is None
+
+
 @pytest.mark.scenario("H05")
 async def test_flows_end_by_themselves_and_are_forgotten(vault: Vault) -> None:
     waiting, exchanging = flow(), flow(status=FlowStatus.EXCHANGING)
