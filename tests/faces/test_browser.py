@@ -55,6 +55,23 @@ async def test_robots_may_open_the_link_as_often_as_they_like(desk: Desk) -> Non
     assert await status(desk, flow) is FlowStatus.COMPLETED
 
 
+@pytest.mark.scenario("H12")
+async def test_the_button_starts_what_its_page_said(desk: Desk) -> None:
+    """A link that nobody has opened may be asked for more; who looked at it before is shown it again."""
+    browser, flow = Browser(), await desk.begin("alice")
+    form = forms(await opened(browser, flow["url"]))[0]
+    more = {"provider_id": "kit", "oauth2": {"scopes": ["write"]}}
+    assert (await desk.begin("alice", auth_requirement=more))["id"] == flow["id"]
+    refused = await opened(browser, form.action, method="POST", form=form.fields)
+    assert refused.status == 400
+    assert "asks for more since" in refused.text
+    assert await status(desk, flow) is FlowStatus.NOT_STARTED
+    page = await opened(browser, flow["url"])
+    assert "write" in page.text
+    form = forms(page)[0]
+    assert (await opened(browser, form.action, method="POST", form=form.fields)).status == 303
+
+
 @pytest.mark.scenario("H01", "H02")
 async def test_another_browser_cannot_finish(desk: Desk) -> None:
     flow = await desk.begin("alice")
