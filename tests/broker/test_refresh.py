@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
@@ -942,6 +943,29 @@ async def test_an_answer_that_declines_leaves_no_doubt(house: House, fault: dict
         await broker.token()
     assert caught.value.reason == "unknown"
     assert "connection.needs_reauth" in await house.kinds(broker)
+
+
+@pytest.mark.scenario("A09", "B21")
+async def test_a_server_that_may_still_be_at_it_is_not_asked_beside_itself(house: House) -> None:
+    """An answer that was cut off is over. One that did not come in time may be on its way: two calls at once with one
+    token are a reuse, whatever becomes of the first."""
+    broker = await house.broker(refresh=config.Refresh(deadline=2.0, backoff=0.1, backoff_max=0.2))
+    await house.connect(broker)
+    house.sandbox.switches.update({"delay_s": 3.0, "next_calls": 1, "faults_for": "refresh"})
+    house.clock.push(HOUR)
+    with pytest.raises(ProviderUnavailable) as caught:
+        await broker.token()
+    assert caught.value.reason == "maybe_sent:timeout"
+    row = await house.row(broker)
+    assert row.retry_at is not None
+    assert row.retry_at - house.clock.wall() > 1.0, "as long again as it was waited for"
+    while len(house.sandbox.refreshes()) < 2:
+        with contextlib.suppress(ProviderUnavailable, ConnectionExpired):
+            await broker.token()
+        await asyncio.sleep(0.05)  # asks all the while, as agents do
+    first, second = house.sandbox.refreshes()
+    assert first.ended_at is not None
+    assert second.at >= first.ended_at
 
 
 @pytest.mark.scenario("A09")

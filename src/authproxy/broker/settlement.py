@@ -19,6 +19,8 @@ from authproxy.store.vault import Vault
 
 log = structlog.get_logger()
 
+STILL = 10.0  # seconds for which a server that did not answer in time is let be, at most
+
 
 class Settlement:
     """One method for each kind of ending. Only `dead` and `end` end a grant, and only if the stored refresh token is
@@ -152,10 +154,13 @@ class Settlement:
         sends = attempt.number - 1
         self._breaker.missed(attempt.provider.id, attempt.client, attempt.connection.id, reason)
         attempt.number = sends
+        # Whoever lets us wait for so long may still be at it: a second call now would be beside the first one.
+        still = math.ceil(min(STILL, self._settings.deadline)) if reason == "timeout" else None
         return await self.postpone(
             attempt,
             f"maybe_sent:{reason}",
             "retry: the outcome is unknown" if attempt.rotates else "retry: the provider does not rotate",
+            retry_after=still,
             keep_intent=attempt.rotates,
             outcome="maybe_sent",
         )
