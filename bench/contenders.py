@@ -12,9 +12,10 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from authproxy.cli.load import get
 from bench.machine import program
-from bench.process import Process, free_port
+from bench.process import Process
 from bench.seed import KEY_VARIABLE, configuration, seed
 from bench.world import TOKEN, World, nginx_user
+from tests.kit.ports import free_port
 
 Way = Literal["plain", "tls", "events"]
 USER_FIELD = "X-User-ID: user0"

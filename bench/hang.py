@@ -19,9 +19,10 @@ from typing import Any
 from authproxy.cli.load import Run, get, keep_pace
 from bench.contenders import Authproxy
 from bench.machine import yardstick
-from bench.process import Process, free_port
+from bench.process import Process
 from bench.seed import configuration, seed
 from bench.world import World
+from tests.kit.ports import free_port
 
 ASKERS = 40
 RATE = 200.0  # requests per second of the user whose token is valid

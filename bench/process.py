@@ -19,14 +19,6 @@ class NotReady(Exception):
     """A process did not come up; the argument is what it said."""
 
 
-def free_port() -> int:
-    """A port of loopback that nobody listens on just now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 class Process:
     """A program and its children. What they print goes to `log`."""
 

@@ -18,7 +18,8 @@ from cryptography.x509.oid import NameOID
 
 from authproxy.cli.load import ANSWER, get, listen
 from bench.machine import program
-from bench.process import Process, free_port
+from bench.process import Process
+from tests.kit.ports import free_port
 
 USERS = 10
 TOKEN = "bench-" + "a" * 40

@@ -1,8 +1,9 @@
-"""The run ends when its last test has: what a failed test left running does not hold it open for ever."""
+"""What holds for the whole run: how it begins, whoever started it, and that it ends when its last test has."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,12 @@ from collections.abc import Iterator
 import pytest
 
 ENDING = pytest.StashKey[int]()
+
+
+def pytest_configure() -> None:
+    """A shell's background job ignores SIGINT, and so would every process of the tests, even one that is sent it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run, routes
-from tests.kit.process import BOOT, Proxy, free_port
+from tests.kit.ports import free_port
+from tests.kit.process import BOOT, Proxy
 from tests.kit.provider import Provider
 
 

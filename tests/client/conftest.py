@@ -16,7 +16,8 @@ import pytest
 
 from authproxy.client import AsyncClient, Client
 from tests.kit.browser import Browser, Page, forms
-from tests.kit.process import BOOT, LOOPBACK, Proxy, free_port
+from tests.kit.ports import free_port
+from tests.kit.process import BOOT, LOOPBACK, Proxy
 
 KEYED = {"kind": "api_key", "may_act_for": ["*"]}
 

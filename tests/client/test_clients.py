@@ -30,7 +30,7 @@ from authproxy.client import (
     UserNotAllowed,
 )
 from tests.client.conftest import Make, Threaded, Town
-from tests.kit.process import free_port
+from tests.kit.ports import free_port
 
 # --- consent
 

@@ -28,7 +28,8 @@ from authproxy.sandbox import Registration, Sandbox, Settings, digest_of
 from authproxy.store.sealing import Keyring, generate_key
 from authproxy.store.vault import Vault
 from tests.doctor.cases import case, told
-from tests.kit.process import BOOT, free_port
+from tests.kit.ports import free_port
+from tests.kit.process import BOOT
 from tests.sandbox.app import DEMO_SECRET, App
 
 STRICT = Registration(

@@ -15,7 +15,7 @@ from authproxy.app import Address, App
 from authproxy.core.model import Caller
 from authproxy.core.strict import read
 from tests.kit.browser import Browser, Page
-from tests.kit.process import free_port
+from tests.kit.ports import free_port
 from tests.kit.provider import Provider
 
 KEY = "A" * 43

@@ -15,7 +15,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,8 @@ from pathlib import Path
 from typing import IO, Self
 
 import asyncpg
+
+from tests.kit.ports import free_port
 
 READY = b"database system is ready to accept"
 SETTINGS = {
@@ -141,12 +142,6 @@ class Postgres:
         connection = await asyncpg.connect(self.url("postgres"))
         await connection.execute(sql)
         await connection.close()
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -17,17 +17,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.kit.browser import Browser
+from tests.kit.ports import free_port
 from tests.kit.provider import Provider
 
 BOOT = "import sys; from authproxy.cli import main; sys.exit(main())"
 LOOPBACK = {"kind": "loopback", "agent": "kit", "may_act_for": ["*"], "operator": True}
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def listener() -> socket.socket:

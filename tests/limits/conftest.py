@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.kit.lanes import LIMITS, TIMEOUTS, Lane, lanes
-from tests.kit.process import LOOPBACK, free_port
+from tests.kit.ports import free_port
+from tests.kit.process import LOOPBACK
 from tests.kit.raw import Message, Upstream, Wire
 from tests.tunnel.conftest import KEYED, Yard
 

@@ -25,7 +25,8 @@ from authproxy.faces.mcp import Mcp
 from authproxy.listening import listen_control
 from tests.kit.browser import Browser, Page
 from tests.kit.canaries import hits
-from tests.kit.process import Proxy, free_port
+from tests.kit.ports import free_port
+from tests.kit.process import Proxy
 from tests.kit.provider import Provider
 
 KEY = "A" * 43

@@ -14,7 +14,8 @@ import pytest
 from mcp import Client, MCPError, StdioServerParameters, types
 
 from authproxy.cli import main
-from tests.kit.process import BOOT, free_port
+from tests.kit.ports import free_port
+from tests.kit.process import BOOT
 from tests.mcp.conftest import GIVEN, TOOL, Place, Start
 
 BOTH = pytest.mark.parametrize("mode", ["auto", "legacy"])

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from tests.kit.browser import Browser, Page, forms
-from tests.kit.process import Proxy, free_port
+from tests.kit.ports import free_port
+from tests.kit.process import Proxy
 
 LIFE = 3  # seconds of an access token
 KINDS = {"public": "none", "basic": "client_secret_basic", "post": "client_secret_post"}

@@ -25,7 +25,8 @@ from authproxy.store.reading import last_position, tail
 from authproxy.store.sealing import Keyring
 from authproxy.store.vault import Vault
 from tests.kit.pooler import Pooler
-from tests.kit.postgres import Postgres, free_port
+from tests.kit.ports import free_port
+from tests.kit.postgres import Postgres
 from tests.store.parts import KEY, NOW, event, grant, tokens
 
 Open = Callable[..., Awaitable[Vault]]

@@ -33,7 +33,7 @@ from authproxy.tools.loading import toolbox
 from authproxy.tools.tool import Json, Tool, ToolError
 from tests.kit.browser import Browser, Page
 from tests.kit.canaries import hits
-from tests.kit.process import free_port
+from tests.kit.ports import free_port
 from tests.kit.provider import canary
 
 KEY = "A" * 43

@@ -20,7 +20,7 @@ from authproxy.core.errors import BadRequest, NotFound, Overloaded, UserMissing,
 from authproxy.core.model import Caller
 from authproxy.tools.loading import toolbox
 from authproxy.tools.tool import Answer, Call, Json, Kind, Marks, Tool, ToolError
-from tests.kit.process import free_port
+from tests.kit.ports import free_port
 from tests.tools.kit import CALLER, House, Reply
 from tests.tools.making import GMAIL, READ, made, one_call, parameter, put
 

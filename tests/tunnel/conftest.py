@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import json
-import random
 import socket
 import sqlite3
 import subprocess
@@ -18,6 +16,7 @@ import pytest
 
 from tests.kit.canaries import hits
 from tests.kit.lanes import BASE, LIMITS, TIMEOUTS, Lane, lanes
+from tests.kit.ports import free_port
 from tests.kit.process import LOOPBACK
 
 KEYED = {"kind": "api_key", "may_act_for": ["*"]}
@@ -84,15 +83,6 @@ def emptied(lane: Lane, mode: str) -> Lane:
             return lane
 
 
-def quiet_port() -> int:
-    """A free port below those that the kernel gives away, so that none of the lanes' sockets gets it meanwhile."""
-    while True:
-        port = random.randrange(20000, 32000)
-        with socket.socket() as sock, contextlib.suppress(OSError):
-            sock.bind(("127.0.0.1", port))
-            return port
-
-
 @pytest.fixture(scope="session")
 def blind_port() -> Iterator[socket.socket]:
     """Where a host that no route names listens."""
@@ -105,7 +95,7 @@ def blind_port() -> Iterator[socket.socket]:
 
 @pytest.fixture(scope="session")
 def yard(tmp_path_factory: pytest.TempPathFactory, blind_port: socket.socket) -> Iterator[Yard]:
-    ports = {"single": quiet_port(), "secure": quiet_port(), "blind": blind_port.getsockname()[1]}
+    ports = {"single": free_port(), "secure": free_port(), "blind": blind_port.getsockname()[1]}
     special: dict[str, dict[str, Any]] = {
         "ruled": {
             "allow": [

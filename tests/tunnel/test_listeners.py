@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.kit.lanes import Lane, lanes
-from tests.kit.process import LOOPBACK, Proxy, free_port
+from tests.kit.ports import free_port
+from tests.kit.process import LOOPBACK, Proxy
 from tests.kit.raw import Wire, reply
 
 

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from tests.kit.browser import Browser, forms
-from tests.kit.process import BOOT, Proxy, free_port
+from tests.kit.ports import free_port
+from tests.kit.process import BOOT, Proxy
 
 SCOPES = {
     "google": ["openid", "https://www.googleapis.com/auth/gmail.modify"],
