@@ -13,11 +13,12 @@ from github import Auth, Github
 
 from authproxy.core.packaged import packaged_routes
 from tests.kit.lanes import ABSOLUTE, CONNECT, Lane
+from tests.kit.ports import free_port
 from tests.kit.process import LOOPBACK, Proxy, Seeded
 from tests.kit.provider import Provider
 from tests.kit.raw import Message, Upstream, Wire, reply
 from tests.sdk.conftest import Api
-from tests.tunnel.conftest import Yard, quiet_port
+from tests.tunnel.conftest import Yard
 
 
 def at(lane: Lane) -> str:
@@ -235,7 +236,7 @@ class Hub:
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    provider, api, own = Provider(), Api(), quiet_port()
+    provider, api, own = Provider(), Api(), free_port()
     route = {
         "upstream": f"http://127.0.0.1:{api.port}",
         "provider": "kit",
