@@ -462,6 +462,25 @@ async def test_a_thousand_refusals_write_one_row(house: House) -> None:
     assert len(links) == 1, "handed out again without a look at the store"
 
 
+@pytest.mark.scenario("H05")
+@pytest.mark.parametrize("decision", ["allow", "deny"])
+async def test_a_link_that_was_used_is_not_handed_out_again(house: House, decision: str) -> None:
+    """Who is refused right after a consent (it was denied or narrowed, or the grant died at once) gets a link that
+    leads to a consent, and not to a page that says how the last one ended."""
+    broker, other = await house.broker(), await house.broker()
+    link = await broker.flows.link_for(key_of(), ("read",), "worker")
+    assert await other.flows.link_for(key_of(), ("read",), "worker") == link
+    flow = await broker.flows.flow(link.rsplit("/", 1)[1])
+    callback, cookie = await house.leave(broker, flow, as_user="alice", decision=decision)
+    assert (await house.arrive(broker, callback, cookie)).flow.status.ended
+    again = await broker.flows.link_for(key_of(), ("read",), "worker")
+    assert again != link, "at once where it ended"
+    house.clock.push(5)
+    assert await other.flows.link_for(key_of(), ("read",), "worker") == again, (
+        "and within the leash elsewhere"
+    )
+
+
 @pytest.mark.scenario("B16", "H05")
 async def test_a_clock_set_back_does_not_keep_a_dead_link(house: House) -> None:
     broker = await house.broker()

@@ -15,7 +15,9 @@ from authproxy.core.secret import Secret
 from authproxy.store.vault import Vault
 
 OPEN = (FlowStatus.NOT_STARTED, FlowStatus.PENDING)
-LINK_BELIEVED = 30.0  # seconds for which a link is handed out again without a look at its row
+LINK_BELIEVED = (
+    5.0  # seconds for which a link is handed out again without a look at its row: its flow may end elsewhere
+)
 LINKS = 10_000
 
 
@@ -54,6 +56,11 @@ class Asking:
         while len(self._links) > LINKS:
             self._links.popitem(last=False)
         return self.link(flow)
+
+    def forget(self, flow_id: str) -> None:
+        """The flow has ended, or may have: its link is no good to the next who is refused."""
+        for name in [name for name, (flow, _) in self._links.items() if flow.id == flow_id]:
+            del self._links[name]
 
     def link(self, flow: Flow) -> str:
         """Where the user opens this flow."""

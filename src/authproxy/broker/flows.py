@@ -345,6 +345,7 @@ class Flows:
         await self._vault.note([event_of(flow, "flow.refused", int(self._clock()), {"reason": reason})])
 
     def _tell(self, flow_id: str) -> None:
+        self._asking.forget(flow_id)
         for told in self._waiting.get(flow_id, ()):
             told.set()
 

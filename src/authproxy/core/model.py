@@ -120,6 +120,23 @@ class Event:
     data: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
 
 
+@dataclass(frozen=True, slots=True)
+class UserStanding:
+    """Whether a user may be acted for. `disabled_at` None: they may. `changed_by`, `changed_at` and `reason` are of the
+    last change, None where there never was one; `connections` counts those that live, `revocations` the grants that
+    are still owed back to their providers. `grants_kept`: being disabled has ended no grant."""
+
+    tenant: str
+    user: str
+    disabled_at: int | None = None
+    grants_kept: bool = False
+    reason: str | None = None
+    changed_by: str | None = None
+    changed_at: int | None = None
+    connections: int = 0
+    revocations: int = 0
+
+
 class FlowStatus(StrEnum):
     """Of one consent. All but the first four are ends, and an end never changes."""
 

@@ -24,6 +24,7 @@ from authproxy.core.model import (
     TokenSet,
 )
 from authproxy.core.secret import Secret
+from authproxy.store.admission import demand_enabled
 from authproxy.store.base import Backend, Contended, GrantChanged, Row, Transaction, Value, damaged
 from authproxy.store.events import clean, encode, mended, write_events
 from authproxy.store.revocations import Owing, owe
@@ -197,12 +198,13 @@ class Connections:
 
         The id of an earlier connection of this key stays; generation rises; the old refresh token counts as spent
         unless the provider gave the same again. A refresh in flight on the old grant will not be able to commit.
-        `completes` names the flow that ends with this; if it is no longer being exchanged or confirmed, GrantChanged
-        is raised and nothing is written.
+        `completes` names the flow that ends with this. Raises GrantChanged where that is no longer being exchanged or
+        confirmed, and UserDisabled; then nothing is written.
         """
         new_id = f"con_{uuid.uuid4().hex}"
 
         async def work(tx: Transaction) -> Row:
+            await demand_enabled(tx, grant.key.tenant, grant.key.user)
             old = next(iter(await tx.run(_BY_KEY, *_key_values(grant.key))), None)
             if old is None:
                 values = self._grant_values(grant, new_id, 1)
@@ -235,9 +237,8 @@ class Connections:
     ) -> TokenSet | None:
         """Makes the connection a tombstone and wipes its secrets, in one transaction.
 
-        Returns what was held, so that it can be revoked at the provider; None if there was nothing to
-        disconnect, or nothing that could be opened. With `owed` it stays, sealed, among the revocations, from where
-        it is given back whatever becomes of this process (I09).
+        Returns what was held, to be revoked at the provider; None if there was nothing to disconnect, or nothing that
+        could be opened. With `owed` it stays, sealed, among the revocations until it is given back (I09).
         """
 
         async def work(tx: Transaction) -> Row | None:
@@ -245,10 +246,7 @@ class Connections:
             if not rows or rows[0]["state"] == State.DISCONNECTED:
                 return None
             old = rows[0]
-            if not await tx.run(_WIPE, reason, connection_id, old["generation"]):
-                raise Contended  # refreshed in between: those are the tokens to give back
-            if old["refresh_digest"] is not None:
-                await tx.run(_SPEND, connection_id, old["refresh_digest"], old["generation"])
+            await wipe(tx, old, reason)
             await write_events(tx, events, connection_id=connection_id)
             if owed is not None:
                 await owe(tx, self._safe, old, self.opened, owed)
@@ -342,6 +340,14 @@ class Connections:
 
     def _read(self, row: Row) -> Connection:
         return connection_of(row, self.environment)
+
+
+async def wipe(tx: Transaction, old: Row, reason: str | None) -> None:
+    """Makes a tombstone of a row as it was read. Raises Contended where those are no longer the tokens to give back."""
+    if not await tx.run(_WIPE, reason, old["id"], old["generation"]):
+        raise Contended
+    if old["refresh_digest"] is not None:
+        await tx.run(_SPEND, old["id"], old["refresh_digest"], old["generation"])
 
 
 async def spend(tx: Transaction, row: Row, digest: str | None) -> None:

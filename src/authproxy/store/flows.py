@@ -12,6 +12,7 @@ import structlog
 from authproxy.core.errors import KeyMissing
 from authproxy.core.model import ConnectionKey, Environment, Event, Flow, FlowStatus, TokenSet
 from authproxy.core.secret import Secret
+from authproxy.store.admission import demand_enabled
 from authproxy.store.base import Backend, Row, Transaction, Value, damaged
 from authproxy.store.events import encode, write_events
 from authproxy.store.sealing import Safe
@@ -63,7 +64,8 @@ class Flows:
     async def create_flow(
         self, flow: Flow, verifier: Secret, *, events: Sequence[Event] = (), most: int = 2**31
     ) -> bool:
-        """Keeps a new flow; False, with nothing kept, if tenant and user have `most` unended ones already (H06)."""
+        """Keeps a new flow; False, with nothing kept, if tenant and user have `most` unended ones already (H06).
+        Raises UserDisabled."""
         values: tuple[Value, ...] = (
             flow.id,
             flow.key.tenant,
@@ -87,7 +89,8 @@ class Flows:
         )
 
         async def work(tx: Transaction) -> bool:
-            await tx.alone("flows", flow.key.tenant, flow.key.user)  # so that two cannot both count one below
+            # One at a time also so that two cannot both count one below the most.
+            await demand_enabled(tx, flow.key.tenant, flow.key.user)
             if not await tx.run(_INSERT, *values, flow.key.tenant, flow.key.user, flow.created_at, most):
                 return False
             await write_events(tx, events)
@@ -191,7 +194,8 @@ class Flows:
         provider_account: str | None = None,
         events: Sequence[Event] = (),
     ) -> bool:
-        """Keeps what the exchange gave and moves the flow from EXCHANGING to CONFIRMING, in one transaction."""
+        """Keeps what the exchange gave and moves the flow from EXCHANGING to CONFIRMING, in one transaction; False,
+        with nothing kept, if it has ended meanwhile. Raises UserDisabled."""
         row = await self._row(flow_id)
         if row is None:
             return False
@@ -199,6 +203,7 @@ class Flows:
         cell = self._safe.seal_fields(fields | {"provider_account": provider_account}, cell_name(row, "held"))
 
         async def work(tx: Transaction) -> bool:
+            await demand_enabled(tx, row["tenant"], row["user_id"])
             sql = "UPDATE flows SET status = ?, held = ? WHERE id = ? AND status = ? RETURNING id"
             moved = (str(FlowStatus.CONFIRMING), cell, flow_id, str(FlowStatus.EXCHANGING))
             if not await tx.run(sql, *moved):
@@ -211,20 +216,7 @@ class Flows:
     async def held_tokens(self, flow_id: str) -> Held | None:
         """What `hold_tokens` kept, until the flow ends."""
         row = await self._cell(flow_id, "held")
-        if row is None:
-            return None
-        fields = self._safe.open_fields(row["held"], cell_name(row, "held"))
-        account = fields.pop("provider_account")
-        refresh = fields.pop("refresh_token")
-        return Held(
-            TokenSet(
-                access_token=Secret(fields.pop("access_token")),
-                refresh_token=None if refresh is None else Secret(refresh),
-                scopes=tuple(fields.pop("scopes")),
-                **fields,
-            ),
-            account,
-        )
+        return None if row is None else held_of(row, self._safe)
 
     async def pending_flows(self, tenant: str, user: str) -> int:
         """How many flows of this user have not ended and are not over time."""
@@ -249,6 +241,22 @@ class Flows:
     async def _cell(self, flow_id: str, column: str) -> Row | None:
         row = await self._row(flow_id)
         return None if row is None or row[column] is None else row
+
+
+def held_of(row: Row, safe: Safe) -> Held:
+    """What a flow's row holds back. Raises KeyMissing where it cannot be opened."""
+    fields = safe.open_fields(row["held"], cell_name(row, "held"))
+    account = fields.pop("provider_account")
+    refresh = fields.pop("refresh_token")
+    return Held(
+        TokenSet(
+            access_token=Secret(fields.pop("access_token")),
+            refresh_token=None if refresh is None else Secret(refresh),
+            scopes=tuple(fields.pop("scopes")),
+            **fields,
+        ),
+        account,
+    )
 
 
 def cell_name(row: Row, column: str) -> tuple[str, ...]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from authproxy.core.errors import KeyMissing
-from authproxy.core.model import Connection, ConnectionKey, Environment, Event, TokenSet
+from authproxy.core.model import Connection, ConnectionKey, Environment, Event, Flow, TokenSet
 from authproxy.core.secret import Secret
 from authproxy.store.base import Backend, Row, Transaction
 from authproxy.store.events import write_events
@@ -73,15 +74,13 @@ class Revocations:
     async def owe(self, connection: Connection, tokens: TokenSet, owing: Owing) -> None:
         """A debt that no row of the store ever held: tokens that arrived when their connection had been given up.
         May be called again after StoreUnavailable: one debt is kept once."""
-        row = {"id": owing.id, "connection_id": connection.id, "client_id": connection.client_id}
-        key = connection.key
-        row |= {"tenant": key.tenant, "user_id": key.user, "provider": key.provider, "account": key.account}
+        row = {"connection_id": connection.id, "client_id": connection.client_id, **_whose(connection.key)}
+        await self.backend.write(lambda tx: owe_once(tx, self._safe, row, tokens, owing))
 
-        async def work(tx: Transaction) -> None:
-            if not await tx.run("SELECT 1 AS one FROM revocations WHERE id = ?", owing.id):
-                await _keep(tx, self._safe, row, tokens, owing)
-
-        await self.backend.write(work)
+    async def owe_given(self, flow: Flow, tokens: TokenSet, at: int) -> None:
+        """The same for what a consent gave that may not be kept."""
+        row = {"connection_id": flow.id[:13], "client_id": flow.client_id, **_whose(flow.key)}
+        await self.backend.write(lambda tx: owe_once(tx, self._safe, row, tokens, owing_of(flow.id, at)))
 
     async def revoke_later(self, revocation_id: str, *, until: int, error: str) -> None:
         """It did not work; it is tried again from then on."""
@@ -127,6 +126,19 @@ class Revocations:
         )
 
 
+def owing_of(flow_id: str, at: int) -> Owing:
+    """The one debt that a consent can leave, whoever finds it first."""
+    return Owing(f"rev_{hashlib.sha256(flow_id.encode()).hexdigest()[:24]}", at, at)
+
+
+async def owe_once(
+    tx: Transaction, safe: Safe, row: Mapping[str, Any], tokens: TokenSet, owing: Owing
+) -> None:
+    """Keeps a debt unless it is kept already. `row` says whose it is, and through which client."""
+    if not await tx.run("SELECT 1 AS one FROM revocations WHERE id = ?", owing.id):
+        await _keep(tx, safe, row, tokens, owing)
+
+
 async def owe(tx: Transaction, safe: Safe, old: Row, opened: Callable[[Row], TokenSet], owing: Owing) -> None:
     """Keeps the tokens of the connection's row `old`, in the transaction that takes them from it. What cannot be
     opened cannot be given back either."""
@@ -135,13 +147,18 @@ async def owe(tx: Transaction, safe: Safe, old: Row, opened: Callable[[Row], Tok
     except KeyMissing:
         return
     row = {name: old[name] for name in ("tenant", "user_id", "provider", "account", "client_id")}
-    await _keep(tx, safe, row | {"id": owing.id, "connection_id": old["id"]}, tokens, owing)
+    await _keep(tx, safe, row | {"connection_id": old["id"]}, tokens, owing)
 
 
 async def _keep(tx: Transaction, safe: Safe, row: Mapping[str, Any], tokens: TokenSet, owing: Owing) -> None:
+    row = {**row, "id": owing.id}
     held = {"access_token": tokens.access_token, "refresh_token": tokens.refresh_token}
     cell = safe.seal_fields(held, cell_name(row))
     await tx.run(_INSERT, *cell_name(row)[2:], cell, owing.at, owing.next_at)
+
+
+def _whose(key: ConnectionKey) -> Mapping[str, str]:
+    return {"tenant": key.tenant, "user_id": key.user, "provider": key.provider, "account": key.account}
 
 
 def cell_name(row: Row | Mapping[str, Any]) -> tuple[str, ...]:

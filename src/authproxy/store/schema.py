@@ -252,7 +252,25 @@ _APPROVALS: Final = (
     "CREATE INDEX approvals_expiry ON approvals (expires_at) WHERE status IN ('pending', 'approved', 'denied')",
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _UPKEEP, _SESSIONS, _APPROVALS)
+_USERS: Final = (
+    # Only those who were ever disabled. A row stays when its user is enabled again: `revision` grows with every change,
+    # in the order of commits, so that processes need only read what is new. `disabled_at` NULL: not disabled.
+    """CREATE TABLE users (
+        tenant {text} NOT NULL,
+        user_id {text} NOT NULL,
+        disabled_at {int},
+        grants_kept {int} NOT NULL DEFAULT 0,
+        reason {text},
+        changed_by {text} NOT NULL,
+        changed_at {int} NOT NULL,
+        revision {int} NOT NULL,
+        PRIMARY KEY (tenant, user_id)
+    ){strict}""",
+    "CREATE UNIQUE INDEX users_revision ON users (revision)",
+    "CREATE INDEX revocations_user ON revocations (tenant, user_id) WHERE status = 'pending'",
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _UPKEEP, _SESSIONS, _APPROVALS, _USERS)
 """Migration n brings a store from schema n to schema n + 1."""
 
 

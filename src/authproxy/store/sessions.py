@@ -11,6 +11,7 @@ import structlog
 
 from authproxy.core.errors import CallerUnknown, Overloaded
 from authproxy.core.model import Event, Session
+from authproxy.store.admission import demand_enabled
 from authproxy.store.base import Backend, Row, Transaction, Value
 from authproxy.store.events import encode, write_events
 
@@ -47,10 +48,11 @@ class Sessions:
     async def add_session(self, session: Session, tell: Telling) -> Session:
         """Keeps a new session, as long as its minter's key may live at most, and returns it as it was kept.
 
-        Raises CallerUnknown where that key has ended meanwhile, Overloaded where it has too many of them.
+        Raises CallerUnknown where that key has ended meanwhile, Overloaded where it has too many of them, UserDisabled.
         """
 
         async def work(tx: Transaction) -> Session:
+            await demand_enabled(tx, session.tenant, session.user)
             kept = await _within(tx, session, session.created_at)
             await tx.alone("sessions", kept.tenant, kept.minted_by)
             (found,) = await tx.run(_LIVE, kept.tenant, kept.minted_by, kept.created_at)
@@ -118,9 +120,10 @@ class Sessions:
 
     async def renew_session(self, session: Session, until: int, now: int, tell: Telling) -> Session | None:
         """Lets a session live until then, or as long as its minter's key. None: it has ended, or lives as long already.
-        Raises CallerUnknown where the key has ended."""
+        Raises CallerUnknown where the key has ended, UserDisabled."""
 
         async def work(tx: Transaction) -> Session | None:
+            await demand_enabled(tx, session.tenant, session.user)
             kept = await _within(tx, dataclasses.replace(session, expires_at=until), now)
             ends = kept.expires_at
             rows = await tx.run(_RENEW, ends, kept.tenant, kept.id, now, ends)

@@ -12,7 +12,6 @@ from authproxy.store.agents import Agents
 from authproxy.store.approvals import Approvals
 from authproxy.store.base import Backend, Check, Transaction
 from authproxy.store.claims import Claims
-from authproxy.store.connections import Connections
 from authproxy.store.deliveries import Deliveries
 from authproxy.store.events import timeline, write_events
 from authproxy.store.flows import Flows
@@ -25,6 +24,7 @@ from authproxy.store.sessions import Sessions
 from authproxy.store.sqlite import SqliteBackend, sqlite_path
 from authproxy.store.stamp import check_stamp, open_safe
 from authproxy.store.upkeep import Upkeep
+from authproxy.store.users import Users
 
 __all__ = ["Intent", "Leased", "Vault", "open_backend"]
 
@@ -49,7 +49,7 @@ def _is_postgres(url: str) -> bool:
 
 
 class Vault(
-    Connections,
+    Users,
     Flows,
     Agents,
     Sessions,
