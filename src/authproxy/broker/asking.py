@@ -16,7 +16,7 @@ from authproxy.store.vault import Vault
 
 OPEN = (FlowStatus.NOT_STARTED, FlowStatus.PENDING)
 LINK_BELIEVED = (
-    5.0  # seconds for which a link is handed out again without a look at its row: its flow may end elsewhere
+    5.0  # seconds without a look at a link's row before it is handed out again; it may end elsewhere
 )
 LINKS = 10_000
 
