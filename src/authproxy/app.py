@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any, Self
 import structlog
 
 from authproxy.broker.background import Background
+from authproxy.broker.disabled import DisabledUsers
 from authproxy.broker.endpoint import Endpoint
 from authproxy.broker.flows import Flows
 from authproxy.broker.grants import Grants
+from authproxy.broker.offboarding import Offboarding
 from authproxy.broker.refresh import Refresher
 from authproxy.broker.registrations import Registrations
+from authproxy.broker.sweeping import sweep
 from authproxy.broker.tokens import Tokens
 from authproxy.callers.api_key import ApiKeys
 from authproxy.callers.desk import Desk, Kind
@@ -31,6 +34,7 @@ from authproxy.control.tool_grants import ToolGrants
 from authproxy.control.tool_policy import ToolPolicy
 from authproxy.control.tools import Tools
 from authproxy.control.trail import Audit
+from authproxy.control.users import Users
 from authproxy.control.watch import Watch
 from authproxy.core.address import Address
 from authproxy.core.config import CallerChoice, Config
@@ -62,8 +66,6 @@ __all__ = ["Address", "App"]
 
 log = structlog.get_logger()
 
-SWEEP = 60.0  # seconds between two looks for flows that are over time
-
 
 class App:
     """Everything that runs, by name. `open` makes the parts; `run` and the `listen_…` methods set them going."""
@@ -81,6 +83,7 @@ class App:
         self.refresher = Refresher(
             vault, self.registrations, self.endpoint, config.refresh, metrics=self.metrics, clock=clock
         )
+        self.disabled = DisabledUsers(vault, lambda: self.config.refresh.leash)
         self.flows = Flows(
             vault,
             self.registrations,
@@ -95,6 +98,7 @@ class App:
             self.refresher,
             lambda: self.config,
             link_for=self.flows.link_for,
+            disabled=self.disabled,
             clock=clock,
         )
         self.grants = Grants(
@@ -105,6 +109,8 @@ class App:
             changed=self.tokens.forget_key,
             clock=clock,
         )
+        at = (vault, self.registrations, self.endpoint, self.disabled)
+        self.offboarding = Offboarding(*at, changed=self.tokens.forget_key, clock=clock)
         self.background = Background(
             vault,
             self.registrations,
@@ -112,6 +118,7 @@ class App:
             self.refresher,
             lambda: self.config,
             changed=self.tokens.forget_key,
+            barred=self.disabled.barred,
             metrics=self.metrics,
             clock=clock,
         )
@@ -185,10 +192,12 @@ class App:
         """Begin the trail, know the agents, and keep both current. `restored`: the store is an older copy."""
         await self.epoch.begin(int(self.clock()), said=restored, told=self.note)
         await self.trail.start()
+        await self.disabled.refresh()
+        self._keep(self.disabled.run())
         if self.agent_keys is not None:
             await self.agent_keys.refresh()
             self._knowing = self._task(self.agent_keys.run())
-        self._keep(self._sweep())
+        self._keep(sweep(self.flows, self.vault, self.clock))
         if self.keywatch is not None:
             self._keep(self.keywatch.run())
         self._keep(self.epoch.run())
@@ -200,7 +209,7 @@ class App:
         """Serve the control plane; returns the port that was bound."""
         self._keep(self.control.tools.prepare())
         self._data()  # what tools send goes through it, and it closes after this listener
-        inquiries = Inquiries(self.desk, self.names)
+        inquiries = Inquiries(self.desk, self.names, self.disabled.demand)
         routes = doors(self.control, self.flows, inquiries, lambda: self.config, self._stack)
         bound = await listen_control(routes, self.names, address, self.config, self._stack, self.handed)
         self._inquiries = inquiries
@@ -238,6 +247,7 @@ class App:
                 guard=self.guard,
                 authority=self.authority,
                 standing=self.tokens.standing,
+                barred=self.disabled.barred,
                 own_authorities=lambda: frozenset(self.own),
                 clock=self.clock,
             )
@@ -337,7 +347,8 @@ class App:
         for route in self.routes:
             known = scopes.get(route.provider, ())
             scopes[route.provider] = tuple(dict.fromkeys([*known, *route.scopes]))
-        return Consent(self.flows, self.vault, self.registrations, route_scopes=scopes)
+        demand = self.disabled.demand
+        return Consent(self.flows, self.vault, self.registrations, demand=demand, route_scopes=scopes)
 
     def _control(self) -> Control:
         approvals = Approvals(
@@ -361,6 +372,7 @@ class App:
             ),
             tools=self._tools(approvals),
             approvals=approvals,
+            users=Users(self.vault, self.offboarding),
             audit=Audit(self.vault, self.trail),
             metrics=self.metrics,
             vault=self.vault,
@@ -405,16 +417,6 @@ class App:
 
         self._stack.push_async_callback(end)
         return task
-
-    async def _sweep(self) -> None:
-        while True:
-            try:
-                await self.flows.sweep()
-                await self.vault.sweep_sessions(int(self.clock()))
-                await self.vault.sweep_approvals(int(self.clock()))
-            except StoreUnavailable as error:
-                log.warning("flows_not_swept", reason=error.reason)
-            await asyncio.sleep(SWEEP)
 
     async def _drain_refreshes(self) -> None:
         refresh = self.config.refresh

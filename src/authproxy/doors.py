@@ -18,6 +18,7 @@ from authproxy.faces.inquiry import Inquiries
 from authproxy.faces.mcp import Mcp
 from authproxy.faces.sessions import Sessions
 from authproxy.faces.tools import Tools
+from authproxy.faces.users import Users
 
 
 def doors(
@@ -37,6 +38,7 @@ def doors(
         *Sessions(control, inquiries).routes(),
         *Tools(control, inquiries, lambda: config().tools).routes(),
         *Approvals(control, inquiries).routes(),
+        *Users(control, inquiries).routes(),
         *connect.routes(),
         *mcp.routes(),
         *Health(control).routes(),

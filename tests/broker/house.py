@@ -13,10 +13,12 @@ from urllib.parse import parse_qsl, urlsplit
 
 import aiohttp
 
+from authproxy.broker.disabled import DisabledUsers
 from authproxy.broker.endpoint import Endpoint
 from authproxy.broker.flows import Arrival, Flows
 from authproxy.broker.grants import Grants
 from authproxy.broker.keeper import Keeper
+from authproxy.broker.offboarding import Offboarding
 from authproxy.broker.outcome import Failpoint, no_failpoint
 from authproxy.broker.refresh import Refresher
 from authproxy.broker.registrations import Registrations
@@ -129,12 +131,14 @@ class Broker:
             clock=self.clock.wall,
             failpoint=self.failpoint,
         )
+        self.disabled = DisabledUsers(self.vault, lambda: self.settings.refresh.leash, tick=self.clock.steady)
         self.tokens = Tokens(
             self.vault,
             self.registrations,
             self.refresher,
             lambda: self.settings,
             link_for=self.flows.link_for,
+            disabled=self.disabled,
             clock=self.clock.wall,
             tick=self.clock.steady,
         )
@@ -144,6 +148,7 @@ class Broker:
             self.refresher,
             lambda: self.settings,
             changed=lambda key: self.tokens.forget_key(key),
+            barred=self.disabled.barred,
             clock=self.clock.wall,
             tick=self.clock.steady,
             pause=self.clock.pass_by,
@@ -165,6 +170,15 @@ class Broker:
             self.registrations,
             self.endpoint,
             self.refresher,
+            changed=lambda key: self.tokens.forget_key(key),
+            clock=self.clock.wall,
+        )
+
+        self.offboarding = Offboarding(
+            self.vault,
+            self.registrations,
+            self.endpoint,
+            self.disabled,
             changed=lambda key: self.tokens.forget_key(key),
             clock=self.clock.wall,
         )

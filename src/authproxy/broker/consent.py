@@ -19,6 +19,7 @@ from authproxy.core.errors import (
     ProviderMisconfigured,
     ProviderUnavailable,
     StoreUnavailable,
+    UserDisabled,
     UserMismatch,
 )
 from authproxy.core.model import (
@@ -42,6 +43,7 @@ from authproxy.core.oauth import (
 from authproxy.core.providers import Client, Provider
 from authproxy.core.secret import Secret
 from authproxy.core.verdicts import TokenFailure, Verdict
+from authproxy.store.admission import USER_DISABLED
 from authproxy.store.base import GrantChanged
 from authproxy.store.lease import Leased
 from authproxy.store.vault import Vault
@@ -224,8 +226,11 @@ class Consents:
     async def _hold(self, flow: Flow, tokens: TokenSet, account: str | None) -> Flow:
         self._same_account(await self._vault.find(flow.key), account)
         events = [self._event(flow, "flow.confirming", {})]
-        if not await self._vault.hold_tokens(flow.id, tokens, provider_account=account, events=events):
-            await self._give_back(flow, tokens, account)
+        try:
+            if not await self._vault.hold_tokens(flow.id, tokens, provider_account=account, events=events):
+                return await self._came_late(flow, tokens, account)
+        except UserDisabled:
+            return await self._turned_away(flow, tokens, account)
         return await self._now(flow)
 
     async def _keep(self, flow: Flow, tokens: TokenSet, account: str | None) -> Flow:
@@ -237,10 +242,9 @@ class Consents:
                 leased, tokens = await self._with_stored(flow, existing, tokens, account)
             connection = await self._save(flow, tokens, account)
         except GrantChanged:  # the flow has ended meanwhile: superseded, expired, or confirmed by a twin
-            now = await self._now(flow)
-            if now.status is not FlowStatus.COMPLETED:
-                await self._give_back(flow, tokens, account)
-            return now
+            return await self._came_late(flow, tokens, account)
+        except UserDisabled:
+            return await self._turned_away(flow, tokens, account)
         finally:
             if leased is not None:
                 await leased.release()
@@ -318,6 +322,34 @@ class Consents:
                     raise
                 await asyncio.sleep(0.25 * 2**turn)
         raise AssertionError("unreachable")
+
+    async def _came_late(self, flow: Flow, tokens: TokenSet, account: str | None) -> Flow:
+        now = await self._now(flow)
+        if (
+            now.reason == USER_DISABLED
+        ):  # and enabled again since: what was begun before has ended all the same
+            return await self._turned_away(flow, tokens, account)
+        if now.status is not FlowStatus.COMPLETED:
+            await self._give_back(flow, tokens, account)
+        return now
+
+    async def _turned_away(self, flow: Flow, tokens: TokenSet, account: str | None) -> Flow:
+        """The user was disabled meanwhile: what was given is owed back until the provider has taken it (I10), but not
+        beside a connection that may be the same account's."""
+        now = int(self._clock())
+        for turn in range(TRIES):
+            try:
+                if await self._vault.is_connected(flow.key, flow.client_id, account):
+                    log.info("flow.tokens_dropped", provider=flow.key.provider, reason="connected_elsewhere")
+                else:
+                    await self._vault.owe_given(flow, tokens, now)
+                break
+            except StoreUnavailable:
+                log.error("flow.tokens_not_owed", provider=flow.key.provider, turn=turn)
+                if turn + 1 == TRIES:
+                    raise
+                await asyncio.sleep(0.25 * 2**turn)
+        return await self.fail(flow, USER_DISABLED, expect=_UNENDED)
 
     async def _give_back(
         self, flow: Flow, tokens: TokenSet, account: str | None, user: str | None = None

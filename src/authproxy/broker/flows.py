@@ -31,6 +31,7 @@ from authproxy.core.model import (
 )
 from authproxy.core.oauth import authorization_url
 from authproxy.core.secret import Secret
+from authproxy.store.admission import USER_DISABLED, disabled
 from authproxy.store.vault import Vault
 
 log = structlog.get_logger()
@@ -173,7 +174,7 @@ class Flows:
     async def go(self, flow_id: str, browser: str | None) -> Departure:
         """The button was pressed: binds the flow to this browser and says where it goes. Pressed again, it starts
         over. `browser` is the cookie's value, if there is one; it is kept, so that flows side by side work."""
-        flow = await self.flow(flow_id)
+        flow = _of_the_enabled(await self.flow(flow_id))
         if flow.status not in OPEN:
             raise BadRequest("this link has been used", reason=f"flow_{flow.status}")
         cookie = browser if browser is not None and _is_cookie(browser) else self._token(COOKIE_BYTES)
@@ -212,7 +213,7 @@ class Flows:
                 flow = await self.flow(flow.id)
         elif flow.status is FlowStatus.EXCHANGING:
             flow = await self.wait(flow.id, 30.0)
-        if flow.status is FlowStatus.PENDING and flow.forced:
+        if _of_the_enabled(flow).status is FlowStatus.PENDING and flow.forced:
             url = await self._departure(flow, browser=browser, expect=(FlowStatus.PENDING,))
             return Arrival(flow, url)
         return Arrival(flow)
@@ -238,7 +239,9 @@ class Flows:
                 reason="flow_id",
             )
         try:
-            return await self._finishing.share((flow.id, user), lambda: self._consents.confirm(flow, user))
+            return _of_the_enabled(
+                await self._finishing.share((flow.id, user), lambda: self._consents.confirm(flow, user))
+            )
         except FlightLost:
             raise StoreUnavailable("the flow could not be ended in time", reason="slow") from None
         finally:
@@ -348,6 +351,13 @@ class Flows:
         self._asking.forget(flow_id)
         for told in self._waiting.get(flow_id, ()):
             told.set()
+
+
+def _of_the_enabled(flow: Flow) -> Flow:
+    """Raises UserDisabled where the flow has ended for that."""
+    if flow.reason == USER_DISABLED:
+        raise disabled(flow.key.user)
+    return flow
 
 
 def _unknown_state() -> BadRequest:

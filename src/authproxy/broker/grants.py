@@ -15,7 +15,7 @@ from authproxy.broker.outcome import Ended, Fresh, Outcome, Want
 from authproxy.broker.refresh import Refresher
 from authproxy.broker.registrations import Registrations
 from authproxy.broker.revocation import Revocations, Revoked, revocation_event
-from authproxy.core.errors import BadRequest, KeyMissing, NotFound
+from authproxy.core.errors import BadRequest, KeyMissing, NotFound, UserDisabled
 from authproxy.core.model import Connection, ConnectionKey, Event, NewGrant, State, TokenSet
 from authproxy.core.secret import Secret
 from authproxy.store.lease import Leased
@@ -102,8 +102,8 @@ class Grants:
     ) -> Outcome:
         """Makes a connection of a refresh token that somebody else held (A29, and see SOLE_OWNER). It is refreshed at
         once, on the one path there is; a token that the provider refuses leaves no connection behind, and one that
-        it was to `replace` as it was. Raises BadRequest where a live connection would be overwritten without
-        `replace`, or is being refreshed just now."""
+        it was to `replace` as it was. Raises UserDisabled, and BadRequest where a live connection would be overwritten
+        without `replace`, or is being refreshed just now."""
         self._registrations.asked(key.provider)
         client = self._registrations.client(key.provider)
         if not refresh_token:
@@ -175,7 +175,12 @@ class Grants:
             provider_account=old.provider_account,
             at=now,
         )
-        await self._vault.keep_grant(grant, [self._event(old.key, "connection.put_back", now, why)])
+        try:
+            await self._vault.keep_grant(grant, [self._event(old.key, "connection.put_back", now, why)])
+        except UserDisabled:  # just now: it ends with what was to replace it
+            await self._vault.owe(old, before.tokens, self._revocations.new())
+            gone = self._event(old.key, "connection.disconnected", now, why)
+            await self._vault.disconnect(imported.id, [gone], reason="import_refused")
 
     async def refresh(self, connection_id: str, *, tenant: str | None, probe: bool = False) -> Outcome:
         """A refresh that an operator asks for; the connection's state changes only with its outcome (B27). `probe`:

@@ -57,7 +57,8 @@ def chance(connection_id: str, generation: int) -> float:
 
 class Keeper:
     """One in each process; between them connections are shared out in parts. Every refresh goes through the
-    Refresher, whose lease is what really keeps two from refreshing one connection."""
+    Refresher, whose lease is what really keeps two from refreshing one connection. `barred` says of a tenant's user
+    whether they are disabled: grants of theirs that were kept are left alone."""
 
     def __init__(
         self,
@@ -67,6 +68,7 @@ class Keeper:
         config: Callable[[], Config],
         *,
         changed: Callable[[ConnectionKey], None],
+        barred: Callable[[str, str], bool],
         clock: Callable[[], float] = time.time,
         tick: Callable[[], float] = time.monotonic,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -77,6 +79,7 @@ class Keeper:
         self._refresher = refresher
         self._config = config
         self._changed = changed
+        self._barred = barred
         self._clock = clock
         self._tick = tick
         self._pause = pause
@@ -119,6 +122,8 @@ class Keeper:
 
     def when(self, dates: Dates) -> Due | None:
         """When this connection is to be refreshed, and why; None: not by us."""
+        if self._barred(dates.key.tenant, dates.key.user):
+            return None
         try:
             provider = self._registrations.resting(dates.key.provider)
         except ProviderMisconfigured:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from authproxy.broker.disabled import DisabledUsers
 from authproxy.broker.flight import FlightLost, Flights
 from authproxy.broker.outcome import Ended, Fresh, Later, Outcome, Want, Wrong
 from authproxy.broker.refresh import Refresher
@@ -67,6 +68,7 @@ class Tokens:
         config: Callable[[], Config],
         *,
         link_for: LinkFor,
+        disabled: DisabledUsers,
         clock: Callable[[], float] = time.time,
         tick: Callable[[], float] = time.monotonic,
         size: int = 20_000,
@@ -76,6 +78,7 @@ class Tokens:
         self._refresher = refresher
         self._config = config
         self._link_for = link_for
+        self._disabled = disabled
         self._clock = clock
         self._tick = tick
         self._size = size
@@ -89,13 +92,16 @@ class Tokens:
 
     async def token(self, key: ConnectionKey, *, scopes: Sequence[str], agent: str) -> Usable:
         """A token that may be sent now. Raises the refusal that says who must do what, link included."""
+        leash = self._config().refresh.leash
+        tick = self._tick()
+        if (key.tenant, key.user) in self._disabled.users or not 0 <= tick - self._disabled.read_at < leash:
+            await self._disabled.demand(key.tenant, key.user)
         if self._refresher.landings and (held := self._refresher.landings.held(key)) is not None:
             return await self._checked(self._entry_of(held.connection, held.access), scopes, agent)
         entry = self._entries.get(key)
         if entry is None:
             return await self._slow(key, scopes, agent)
-        age = self._tick() - entry.checked
-        leash = self._config().refresh.leash
+        age = tick - entry.checked
         now = self._clock()
         if not 0 <= age < leash or entry.ends <= now or tuple(scopes) not in entry.covers:
             return await self._slow(key, scopes, agent)
@@ -109,7 +115,8 @@ class Tokens:
     async def renew(self, key: ConnectionKey, rejected: Usable, *, agent: str) -> Usable | None:
         """After an API refused `rejected`: a newer token if there is one (D06), else one forced refresh, also of a
         token that has not expired by the clock (D07), but not again and again (D05). None: nothing can be done, so
-        the API's answer stands. Raises ConnectionRequired, ConnectionExpired or ProviderMisconfigured."""
+        the API's answer stands. Raises ConnectionRequired, ConnectionExpired, UserDisabled or ProviderMisconfigured."""
+        await self._disabled.demand(key.tenant, key.user)
         if (held := self._refresher.landings.held(key)) is not None:
             usable = self._entry_of(held.connection, held.access).usable
             return None if usable.generation == rejected.generation else usable

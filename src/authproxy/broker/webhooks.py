@@ -37,7 +37,7 @@ FAILING = 3  # the failure in a row that is told, so that a flicker is not (J02)
 # What of an event's own words goes out. A list of what may, so that nothing new gets out by itself.
 SHOWN = tuple(
     "reason code detail status generation attempt failures from by why revoked_upstream ends_at verdict "  # noqa: SIM905
-    "decision scopes scopes_lost expires_at reuse_suspected approval tool approver".split()
+    "decision scopes scopes_lost expires_at reuse_suspected approval tool approver grants_kept disconnected".split()
 )
 
 

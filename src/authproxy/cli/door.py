@@ -87,6 +87,13 @@ COMMANDS: Mapping[str, Entry] = {
         "authproxy sessions create reader --user alice --tool 'Gmail.*:read_only'\n"
         "authproxy sessions list\nauthproxy sessions revoke ses_123",
     ),
+    "users": Entry(
+        "users",
+        "disable or enable a user, or list users: all that agents do for one ends within seconds",
+        "authproxy users disable alice --reason 'left the company'\n"
+        "authproxy users disable alice --keep-grants\n"
+        "authproxy users enable alice\nauthproxy users list --disabled",
+    ),
     "approvals": Entry(
         "approvals",
         "calls of tools that wait for a yes: list, show, approve or deny them",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from authproxy.broker.grants import Disconnected, Grants
 from authproxy.broker.outcome import Ended, Fresh, Later, Outcome, Wrong
@@ -17,7 +17,7 @@ from authproxy.core.errors import (
     ProviderMisconfigured,
     ProviderUnavailable,
 )
-from authproxy.core.model import Caller, Connection, ConnectionKey, State
+from authproxy.core.model import Caller, Connection, ConnectionKey, Event, State
 from authproxy.core.secret import Secret
 from authproxy.store.vault import Vault
 
@@ -65,6 +65,7 @@ class Connections:
         connection = await self.show(caller, connection_id)
         if connection.state is not State.DISCONNECTED and not connection.refreshable:
             raise BadRequest("It has no refresh token", reason="not_refreshable")
+        await self._vault.demand_user(caller.tenant, connection.key.user)
         outcome = await self._grants.refresh(connection.id, tenant=caller.tenant, probe=probe)
         _demand_fresh(connection.key, outcome)
         return await self._own(caller, connection.id)
@@ -114,9 +115,7 @@ class Connections:
     async def explain(self, caller: Caller, connection_id: str) -> Explanation:
         """What happened to this connection, why, and what to do now."""
         connection = await self.show(caller, connection_id)
-        return explain(
-            connection.key, connection, await self._vault.timeline(connection.key), now=int(self._clock())
-        )
+        return await self._explained(connection.key, connection, await self._vault.timeline(connection.key))
 
     async def explain_key(self, caller: Caller, key: ConnectionKey) -> Explanation:
         """The same by user and provider, also where there never was a connection."""
@@ -126,7 +125,14 @@ class Connections:
         if connection is None:  # perhaps a tombstone
             ids = [event.connection_id for event in events if event.connection_id is not None]
             connection = await self._vault.get(ids[-1], tenant=caller.tenant) if ids else None
-        return explain(key, connection, events, now=int(self._clock()))
+        return await self._explained(key, connection, events)
+
+    async def _explained(
+        self, key: ConnectionKey, connection: Connection | None, events: Sequence[Event]
+    ) -> Explanation:
+        user = await self._vault.user(key.tenant, key.user)
+        theirs = await self._vault.user_events(key.tenant, key.user)
+        return explain(key, connection, events, user=user, theirs=theirs, now=int(self._clock()))
 
     async def _own(self, caller: Caller, connection_id: str) -> Connection:
         connection = await self._vault.get(connection_id, tenant=caller.tenant, inspect=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from authproxy.broker.flows import Flows
@@ -49,11 +49,14 @@ class Consent:
         vault: Vault,
         registrations: Registrations,
         *,
+        demand: Callable[[str, str], Awaitable[None]],
         route_scopes: Mapping[str, tuple[str, ...]],
     ) -> None:
+        """`demand` raises where a tenant's user is disabled."""
         self._flows = flows
         self._vault = vault
         self._registrations = registrations
+        self._demand = demand
         self._route_scopes = route_scopes
 
     async def authorize(
@@ -73,7 +76,7 @@ class Consent:
         `enough` are those that a connection must have; all are asked for where it has not. `refused`: a request was,
         and the flow is the one that its link leads to, whoever else asked for more with it.
         """
-        speak_for(caller, user)
+        await self.speak_for(caller, user)
         if not is_name(account):
             raise BadRequest(f"account must be {NAME_RULE}", reason="account")
         self._registrations.asked(provider)
@@ -97,12 +100,12 @@ class Consent:
         """By the id that `authorize` gave: a flow's, or a connection's where nothing had to be asked."""
         if not authorization_id.startswith("con_"):
             flow = await self._flows.flow(authorization_id, tenant=caller.tenant)
-            _own(caller, flow.key)
+            await self._own(caller, flow.key)
             return self._of(flow)
         connection = await self._vault.get(authorization_id, tenant=caller.tenant)
         if connection is None:
             raise NotFound("There is no such authorization")
-        _own(caller, connection.key)
+        await self._own(caller, connection.key)
         return _standing(connection)
 
     async def wait(self, caller: Caller, authorization_id: str, seconds: float) -> Authorization:
@@ -132,7 +135,7 @@ class Consent:
             raise PolicyDenied(
                 "A session cannot say who opened a link: the application can", reason="session"
             )
-        _own(caller, (await self._flows.flow(ticket.partition(".")[0], tenant=caller.tenant)).key)
+        await self._own(caller, (await self._flows.flow(ticket.partition(".")[0], tenant=caller.tenant)).key)
         flow = await self._flows.confirm(caller=caller, ticket=ticket, user=user)
         if flow.status is not FlowStatus.COMPLETED:
             raise BadRequest(
@@ -151,6 +154,17 @@ class Consent:
             and connection.client_id == self._registrations.client(name).client_id
             and not self._registrations.resting(name).lacking(connection.scopes, scopes)
         )
+
+    async def speak_for(self, caller: Caller, user: str) -> None:
+        """Refuses a user whom this caller may not act for, and one who is disabled."""
+        speak_for(caller, user)
+        await self._demand(caller.tenant, user)
+
+    async def _own(self, caller: Caller, key: ConnectionKey) -> None:
+        """What belongs to others does not exist for this caller (I04)."""
+        if key.tenant != caller.tenant or not caller.allowed(key.user):
+            raise NotFound("There is no such authorization")
+        await self._demand(key.tenant, key.user)
 
     def _of(self, flow: Flow) -> Authorization:
         return Authorization(
@@ -183,12 +197,6 @@ def ending(status: FlowStatus) -> str:
         FlowStatus.SUPERSEDED: "was replaced by a newer one",
         FlowStatus.FAILED: "failed",
     }.get(status, str(status))
-
-
-def _own(caller: Caller, key: ConnectionKey) -> None:
-    """What belongs to others does not exist for this caller (I04)."""
-    if key.tenant != caller.tenant or not caller.allowed(key.user):
-        raise NotFound("There is no such authorization")
 
 
 def _standing(connection: Connection) -> Authorization:

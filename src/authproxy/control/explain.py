@@ -9,7 +9,15 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from authproxy.core.causes import Party, advice, party
-from authproxy.core.model import DEFAULT_ACCOUNT, DEFAULT_TENANT, Connection, ConnectionKey, Event, State
+from authproxy.core.model import (
+    DEFAULT_ACCOUNT,
+    DEFAULT_TENANT,
+    Connection,
+    ConnectionKey,
+    Event,
+    State,
+    UserStanding,
+)
 
 UNREADABLE: Final = "unreadable"  # what the store says of a row whose cells cannot be opened
 
@@ -39,13 +47,23 @@ class Explanation:
 
 
 def explain(
-    key: ConnectionKey, connection: Connection | None, events: Sequence[Event], *, now: int
+    key: ConnectionKey,
+    connection: Connection | None,
+    events: Sequence[Event],
+    *,
+    user: UserStanding | None = None,
+    theirs: Sequence[Event] = (),
+    now: int,
 ) -> Explanation:
-    """Put what is stored into words. `events` are the key's, oldest first."""
-    lines = tuple(Line(event.at, event.kind, _text(event), event.agent, event.data) for event in events)
+    """Put what is stored into words. `events` are the key's, oldest first; `theirs` are its user's as a whole."""
+    told = sorted([*events, *theirs], key=lambda event: event.at)
+    lines = tuple(Line(event.at, event.kind, _text(event), event.agent, event.data) for event in told)
     standing, todo, well = _standing(key, connection, now)
     if connection is not None and connection.state is State.DISCONNECTED:
         standing += _given_back(events)
+    if user is not None and user.disabled_at is not None:
+        said = f"{_barred(user)} Beside that: {standing}"
+        return Explanation(key, connection, lines, said, _enable(key), False, Party.OPERATOR)
     return Explanation(key, connection, lines, standing, todo, well, _act(connection, well))
 
 
@@ -106,6 +124,21 @@ def _standing(key: ConnectionKey, one: Connection | None, now: int) -> tuple[str
                 "user need do nothing.".lstrip(),
                 False,
             )
+
+
+def _barred(user: UserStanding) -> str:
+    since = f"{datetime.fromtimestamp(user.disabled_at or 0, UTC):%Y-%m-%d %H:%M} UTC"
+    why = f": {user.reason}" if user.reason else ""
+    return (
+        f"{user.user} is disabled since {since} (by {user.changed_by}{why}), and every request for them is answered "
+        "user_disabled."
+    )
+
+
+def _enable(key: ConnectionKey) -> str:
+    words = ["authproxy", "users", "enable", key.user]
+    words += ["--tenant", key.tenant] if key.tenant != DEFAULT_TENANT else []
+    return f"Nothing, if that is meant. If it is not: {shlex.join(words)}"
 
 
 def _command(key: ConnectionKey) -> str:
@@ -238,6 +271,8 @@ _SAID: Final[Mapping[str, str]] = {
     "provider.recovered": "the provider grants tokens again",
     "connection.disconnected": "disconnected",
     "connection.revocation": "the grant was given back",
+    "user.disabled": "the user was disabled",
+    "user.enabled": "the user was enabled again",
     "refresh.succeeded": "refreshed",
     "refresh.failed": "a refresh failed",
 }

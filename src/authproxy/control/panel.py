@@ -12,6 +12,7 @@ from authproxy.control.consent import Consent
 from authproxy.control.sessions import Sessions
 from authproxy.control.tools import Tools
 from authproxy.control.trail import Audit
+from authproxy.control.users import Users
 from authproxy.control.watch import Watch
 from authproxy.core.errors import Overloaded, Refusal
 from authproxy.core.model import State
@@ -28,6 +29,7 @@ class Control:
     watch: Watch
     agents: Agents
     sessions: Sessions
+    users: Users
     tools: Tools
     approvals: Approvals
     audit: Audit

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import structlog
 
 from authproxy.broker.registrations import Registrations
-from authproxy.control.consent import Authorization, Consent, speak_for
+from authproxy.control.consent import Authorization, Consent
 from authproxy.core.errors import BadRequest, NotFound, Overloaded, PolicyDenied, Refusal, UserMissing
 from authproxy.core.message import NAME_RULE, is_name
 from authproxy.core.model import DEFAULT_ACCOUNT, Caller, ConnectionKey, State
@@ -211,7 +211,7 @@ class Tools:
     ) -> Sequence[Requirement]:
         """What each of `tools` needs, and how it stands with `user` where one is named."""
         if user is not None:
-            speak_for(caller, user)
+            await self._consent().speak_for(caller, user)
         connections = {}
         found = []
         for tool in tools:
@@ -281,7 +281,7 @@ class Tools:
         ending, code = CANCELLED, None
         try:
             user = outcome.user = _user(caller, user)
-            speak_for(caller, user)
+            await self._consent().speak_for(caller, user)
             if not is_name(account):
                 raise BadRequest(f"account must be {NAME_RULE}", reason="account")
             api = self._api(outcome, caller, account)

@@ -7,8 +7,9 @@ from typing import Any
 
 from authproxy.control.consent import Authorization
 from authproxy.control.explain import Explanation
+from authproxy.control.users import Disabled
 from authproxy.control.watch import Seen
-from authproxy.core.model import AgentKey, Approval, Connection, FlowStatus, Session, State
+from authproxy.core.model import AgentKey, Approval, Connection, FlowStatus, Session, State, UserStanding
 
 # The public client knows four words; the others are told in `reason` and `detail`.
 _CLIENT_STATUS: Mapping[FlowStatus, str] = {
@@ -112,6 +113,44 @@ def session(one: Session, now: float) -> dict[str, Any]:
         "renewable_until": one.renewable_until,
         "revoked_at": one.revoked_at,
         "minted_by": one.minted_by,
+    }
+
+
+def user(one: UserStanding) -> dict[str, Any]:
+    """Whether a user may be acted for."""
+    return {
+        "tenant": one.tenant,
+        "user_id": one.user,
+        "disabled": one.disabled_at is not None,
+        "disabled_at": one.disabled_at,
+        "grants_kept": one.grants_kept,
+        "reason": one.reason,
+        "changed_by": one.changed_by,
+        "changed_at": one.changed_at,
+        "connections": one.connections,
+        "revocations_pending": one.revocations,
+    }
+
+
+def disabled(one: Disabled) -> dict[str, Any]:
+    """The same, with what being disabled has ended: of each grant only what its provider has confirmed is claimed."""
+    report = one.report
+    return user(one.standing) | {
+        "changed": report.changed,
+        "known": one.known,
+        "similar": list(one.similar),
+        "flows_ended": report.flows,
+        "disconnected": len(report.returned),
+        "revoked_upstream": {str(word): count for word, count in report.counts.items()},
+        "ended": [
+            {
+                "id": done.connection_id,
+                "provider_id": done.key.provider,
+                "account": done.key.account,
+                "revoked_upstream": str(done.revoked_upstream),
+            }
+            for done in report.returned
+        ],
     }
 
 

@@ -42,8 +42,10 @@ class Watch:
             await asyncio.sleep(min(POLL, left))
 
     async def look(self, caller: Caller, connection_id: str, state: State) -> Seen:
-        """The same at once."""
+        """The same at once. Raises UserDisabled: a job must not go on because of a grant that is kept (I10)."""
         connection = await self._vault.get(connection_id, tenant=caller.tenant)
         if connection is None or not (caller.operator or caller.allowed(connection.key.user)):
             raise NotFound("There is no such connection", reason="connection_unknown")  # (I04)
+        if not caller.operator:
+            await self._vault.demand_user(connection.key.tenant, connection.key.user)
         return Seen(connection, connection.state is state)

@@ -28,9 +28,11 @@ LISTENS = 1.0
 class Inquiries:
     """Shared by the faces below /v1: who is asking, and who is waiting."""
 
-    def __init__(self, desk: Desk, names: Names) -> None:
+    def __init__(self, desk: Desk, names: Names, demand: Callable[[str, str], Awaitable[None]]) -> None:
+        """`demand` raises where a tenant's user is disabled."""
         self._desk = desk
         self._names = names
+        self._demand = demand
         self.closing = asyncio.Event()
         self._waits: Counter[tuple[str, str]] = Counter()
 
@@ -56,17 +58,21 @@ class Inquiries:
         return handler
 
     async def caller(self, request: web.Request) -> Caller:
-        """Who sent this request. Raises CallerUnknown, and BadRequest for a web page."""
+        """Who sent this request. Raises CallerUnknown, UserDisabled where that is one user's alone, and BadRequest for
+        a web page."""
         origin = request.headers.get("Origin")
         if origin is not None or request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site"):
             # No page has business here: browsers reach loopback listeners too (wire: browser reach).
             raise BadRequest("The API is not for web pages", reason="browser_origin")
         try:
-            return self._who(request)
+            caller = self._who(request)
         except CallerUnknown as unknown:
             if not await self._desk.look_again(unknown):
                 raise
-            return self._who(request)
+            caller = self._who(request)
+        if caller.bound_user is not None and not caller.operator:
+            await self._demand(caller.tenant, caller.bound_user)
+        return caller
 
     def _who(self, request: web.Request) -> Caller:
         return self._desk.identify(

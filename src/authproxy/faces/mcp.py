@@ -89,6 +89,8 @@ class Mcp:
         """One message of a client, and what comes of it."""
         caller = await self._inquiries.caller(request)
         user = self._user(request, caller)
+        if user is not None:
+            await self._control.consent.speak_for(caller, user)
         demand_json(request)
         if self._inquiries.closing.is_set():
             raise Overloaded("authproxy is shutting down", reason="draining")

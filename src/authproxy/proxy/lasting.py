@@ -1,8 +1,8 @@
 """What lasts is looked at again and again: who asked for it must still be somebody, and what it runs on still stand.
 
 Answers that stream, uploads, WebSockets and tunnels of passed bytes are ended within the leash when the agent's key or
-session is revoked, or the user's connection (I08). One task looks at all of them, once for each connection however
-many streams it has; a stream costs an entry in a table, and its bytes nothing.
+session is revoked, or the connection, or the user is disabled (I08, I10). One task looks at all of them, once for
+each connection however many streams it has; a stream costs an entry in a table, and its bytes nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from authproxy.proxy.reception import Reception
 from authproxy.proxy.record import Entry
 from authproxy.proxy.server import Incoming
 from authproxy.proxy.upstream import Answer
+from authproxy.store.admission import disabled
 
 log = structlog.get_logger()
 
@@ -60,11 +61,18 @@ class _One:
 class Lasting:
     """Everything of one process that lasts. It outlives configurations."""
 
-    def __init__(self, leash: float, standing: Callable[[Usable], Awaitable[None]]) -> None:
-        """`leash` is in seconds; `standing` raises where a connection has ended."""
+    def __init__(
+        self,
+        leash: float,
+        standing: Callable[[Usable], Awaitable[None]],
+        barred: Callable[[str, str], bool],
+    ) -> None:
+        """`leash` is in seconds; `standing` raises where a connection has ended; `barred` says whether a tenant's user
+        is disabled."""
         # What is known of keys may be half a leash old, and so may the last look at the stream.
         self._period = leash / 2
         self._standing = standing
+        self._barred = barred
         self._reception: Reception | None = None
         self._under_way: dict[Entry, _One] = {}
         self._looking: asyncio.Task[None] | None = None
@@ -137,6 +145,8 @@ class Lasting:
 
     def _identify(self, one: _One) -> None:
         user = one.entry.user
+        if user is not None and self._barred(one.entry.tenant, user):
+            raise disabled(user)
         if self._reception is None or one.incoming.client.place.behalf is not None:
             return
         found = self._reception.identify(one.incoming, one.fields)

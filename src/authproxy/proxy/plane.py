@@ -44,6 +44,7 @@ class Plane:
         guard: EgressGuard,
         authority: Callable[[], Awaitable[Authority]],
         standing: Callable[[Usable], Awaitable[None]],
+        barred: Callable[[str, str], bool],
         own_authorities: Callable[[], frozenset[tuple[str, int]]],
         clock: Callable[[], float],
     ) -> None:
@@ -53,7 +54,8 @@ class Plane:
         self._metrics = metrics
         self._guard = guard
         self._authority = authority
-        self._lasting = Lasting(config.refresh.leash, standing)
+        self._lasting = Lasting(config.refresh.leash, standing, barred)
+        self._barred = barred
         self._own_authorities = own_authorities
         self._clock = clock
         self._new_id = request_ids(secrets.token_hex(10))
@@ -92,6 +94,7 @@ class Plane:
                 routes=routes,
                 authority=self._authority,
                 guard=self._guard,
+                barred=self._barred,
                 own_authorities=self._own_authorities,
             ),
             lasting=self._lasting,

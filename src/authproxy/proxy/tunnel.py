@@ -29,6 +29,7 @@ from authproxy.proxy.record import Entry
 from authproxy.proxy.relay import Reply
 from authproxy.proxy.server import Incoming
 from authproxy.proxy.splice import Line, far_line, splice
+from authproxy.store.admission import disabled
 
 log = structlog.get_logger()
 
@@ -47,6 +48,7 @@ class Tunnels:
         routes: RouteTable,
         authority: Callable[[], Awaitable[Authority]],
         guard: EgressGuard,
+        barred: Callable[[str, str], bool],
         own_authorities: Callable[[], frozenset[tuple[str, int]]],
     ) -> None:
         self._settings = config.tunnel
@@ -54,6 +56,7 @@ class Tunnels:
         self._routes = routes
         self._authority = authority
         self._guard = guard
+        self._barred = barred
         self._own_authorities = own_authorities
 
     async def open(
@@ -61,6 +64,8 @@ class Tunnels:
     ) -> None:
         """Answer a CONNECT. Returns when the tunnel is somebody else's, or at its end where bytes are passed on."""
         self._demand_sane(incoming, fields, inside)
+        if inside.user is not None and self._barred(entry.tenant, inside.user):
+            raise disabled(inside.user)
         host = canonical_host(inside.host)
         entry.host = host or inside.host
         if host is not None and self._routes.names_host(host, inside.port):
