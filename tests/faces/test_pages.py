@@ -37,6 +37,10 @@ def test_the_consent_page_names_who_asks_for_what() -> None:
     assert text.count("<form") == 1
     assert 'method="post"' in text
     assert '<html lang="en">' in text
+    only = dataclasses.replace(FLOW, key=ConnectionKey("default", "alice", "google", "default"))
+    assert "<dt>Organisation</dt><dd>default</dd>" in pages.consent(only, "Google", FORM), (
+        "it always names it"
+    )
 
 
 @pytest.mark.scenario("H04")

@@ -15,9 +15,8 @@ from authproxy.core.secret import Secret
 from authproxy.store.vault import Vault
 
 OPEN = (FlowStatus.NOT_STARTED, FlowStatus.PENDING)
-LINK_BELIEVED = (
-    5.0  # seconds without a look at a link's row before it is handed out again; it may end elsewhere
-)
+# Seconds in which a link is handed out again without a look at its row: its flow may end in another process.
+LINK_BELIEVED = 5.0
 LINKS = 10_000
 
 

@@ -9,7 +9,7 @@ from html import escape
 from typing import NamedTuple
 
 from authproxy.core.errors import Act, Refusal
-from authproxy.core.model import DEFAULT_ACCOUNT, DEFAULT_TENANT, Flow, FlowStatus
+from authproxy.core.model import DEFAULT_ACCOUNT, Flow, FlowStatus
 
 _STYLE = """
 :root{color-scheme:light dark;--ink:#16202c;--soft:#566375;--line:#d9dfe7;--page:#f3f5f8;--card:#fff;--act:#0b5fd7;
@@ -71,10 +71,9 @@ def consent(flow: Flow, provider: str, form: Form) -> str:
     facts: list[tuple[str, str]] = [
         ("Account at", _text(provider)),
         ("For the user", _name(key.user, 400)),
+        ("Organisation", _text(key.tenant)),
         ("Asked by", _text(flow.agent)),
     ]
-    if key.tenant != DEFAULT_TENANT:
-        facts.append(("Organisation", _text(key.tenant)))
     if key.account != DEFAULT_ACCOUNT:
         facts.append(("Named", _name(key.account, 400)))
     facts.append(("Access", _list(flow.scopes) if flow.scopes else "what the provider grants by default"))
