@@ -178,7 +178,8 @@ class Grants:
         try:
             await self._vault.keep_grant(grant, [self._event(old.key, "connection.put_back", now, why)])
         except UserDisabled:  # just now: it ends with what was to replace it
-            await self._vault.owe(old, before.tokens, self._revocations.new())
+            owing = self._revocations.new()
+            await self._vault.owe(old, before.tokens, owing._replace(next_at=owing.at))
             gone = self._event(old.key, "connection.disconnected", now, why)
             await self._vault.disconnect(imported.id, [gone], reason="import_refused")
 
