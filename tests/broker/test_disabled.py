@@ -125,7 +125,7 @@ async def test_kept_grants_are_refreshed_by_nobody(house: House) -> None:
 
 
 @pytest.mark.scenario("I10", "A18")
-@pytest.mark.parametrize("point", ["before_send", "after_send", "after_response", "before_commit"])
+@pytest.mark.parametrize("point", ["before_send", "answering", "after_response", "before_commit"])
 @pytest.mark.parametrize("keep", [False, True])
 async def test_a_refresh_under_way(tmp_path: Path, point: str, keep: bool) -> None:
     """Its answer is of no use to anybody: owed back, or kept for later where grants are."""
@@ -134,9 +134,12 @@ async def test_a_refresh_under_way(tmp_path: Path, point: str, keep: bool) -> No
         working, other = await house.broker(failpoint=failpoint), await house.broker()
         await house.connect(working)
         house.clock.push(HOUR)
+        if point == "answering":
+            house.sandbox.hold(after=True)
         asker = asyncio.create_task(working.token())
-        await asyncio.wait_for(reached.wait(), 5)
+        await asyncio.wait_for(house.sandbox.arrived(2) if point == "answering" else reached.wait(), 5)
         await disable(other, keep=keep)
+        house.sandbox.release()
         on.set()
         answer = (await asyncio.gather(asker, return_exceptions=True))[0]
         house.clock.push(LEASH)
