@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
 import tempfile
 import time
@@ -308,7 +309,11 @@ async def _stay(stage: Stage) -> None:
         "user_id": "alice",
         "auth_requirement": {"provider_id": "acme", "oauth2": {"scopes": ["read", "write"]}},
     })  # fmt: skip
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
     sandbox = stage.sandbox.base_url
+    typed = "-H 'Content-Type: application/json'"  # curl's own --json is missing before 7.82
     print(
         f"""
   authproxy is up, with a provider of its own. Ctrl-C ends it and removes everything.
@@ -318,13 +323,14 @@ async def _stay(stage: Stage) -> None:
 
   Then call as an agent:
     curl -H 'X-User-ID: alice' {stage.data}/acme/me
-    curl -H 'X-User-ID: alice' --json '{{"to": "bob", "text": "hi"}}' {stage.data}/acme/messages
+    curl -H 'X-User-ID: alice' {typed} -d '{{"to": "bob", "text": "hi"}}' {stage.data}/acme/messages
     curl -N -H 'X-User-ID: alice' '{stage.data}/acme/stream'
 
   Break the provider, then call again:
-    curl --json '{{}}' {sandbox}/admin/expire          # access tokens die
-    curl --json '{{"user": "alice"}}' {sandbox}/admin/revoke-user
     curl {sandbox}/admin/switches                               # every switch and its meaning
+    curl {typed} -d '{{}}' {sandbox}/admin/expire   # access tokens die
+    curl {typed} -d '{{"api_status": 500, "api_next_calls": 1}}' {sandbox}/admin/switches
+    curl {typed} -d '{{"user": "alice"}}' {sandbox}/admin/revoke-user
 
   Look at what happened:
     curl {stage.control}/v1/connections
@@ -333,7 +339,7 @@ async def _stay(stage: Stage) -> None:
 """,
         flush=True,
     )
-    await asyncio.Event().wait()
+    await ended.wait()
 
 
 async def _control(stage: Stage, method: str, path: str, body: Any) -> Any:

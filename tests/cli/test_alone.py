@@ -7,9 +7,12 @@ import json
 import os
 import platform
 import re
+import shlex
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -178,13 +181,54 @@ def test_the_sandbox_says_what_to_configure_and_ends_with_zero(tmp_path: Path) -
     with subprocess.Popen(words, env=environ, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as sandbox:
         assert sandbox.stdout is not None
         lines: list[str] = []
-        while not lines or "allow:" not in lines[-1]:
+        while not lines or "ledger" not in lines[-1]:
             lines.append(sandbox.stdout.readline())
+        curls = [line for line in lines if line.startswith("curl ")]
+        assert [_curl(line) for line in curls] == [200] * 5
         sandbox.send_signal(signal.SIGTERM)
         assert sandbox.wait(10) == 0
-    start = lines.index("In routes.yaml:\n")
-    reading = read("version: 1\n" + "".join(lines[start + 1 :]), file="x", environ={}, read_file=lambda _: "")
+    start, end = lines.index("In routes.yaml:\n"), lines.index("To break it while it runs:\n")
+    reading = read(
+        "version: 1\n" + "".join(lines[start + 1 : end]), file="x", environ={}, read_file=lambda _: ""
+    )
     assert list(reading.config.routes) == ["sandbox"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_the_demonstration_prints_can_be_typed(tmp_path: Path, number: signal.Signals) -> None:
+    environ = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+    environ["TMPDIR"] = str(tmp_path)
+    words = [sys.executable, "-u", "-c", BOOT, "demo", "--serve"]
+    with subprocess.Popen(words, env=environ, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        lines: list[str] = []
+        while not lines or "/metrics" not in lines[-1]:
+            lines.append(demo.stdout.readline())
+        answers = {line.strip(): _curl(line) for line in lines if line.startswith("    curl ")}
+        demo.send_signal(number)
+        assert demo.wait(20) == 0
+    assert not list(tmp_path.iterdir()), "it removes everything"
+    assert sorted(answers.values()) == [200] * 7 + [403] * 3, answers  # alice has not opened the link yet
+    assert all(("X-User-ID" in line) == (status == 403) for line, status in answers.items())
+
+
+def _curl(line: str) -> int:
+    """What such a line would be answered; written out, since not every machine has curl."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("-N", action="store_true")
+    parser.add_argument("-H", action="append", default=[])
+    for word in ("-X", "-d"):
+        parser.add_argument(word)
+    parser.add_argument("url")
+    said = parser.parse_args(shlex.split(line, comments=True)[1:])
+    fields = dict(one.split(": ") for one in said.H)
+    asked = urllib.request.Request(said.url, said.d and said.d.encode(), fields, method=said.X)
+    try:
+        with urllib.request.urlopen(asked) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.code
 
 
 def test_the_sandbox_knows_its_switches(command: Run) -> None:

@@ -144,10 +144,9 @@ def test_a_bundle_made_elsewhere_needs_no_store(yard: Yard, tmp_path: Path) -> N
     assert "authproxy ca bundle" in missing.stderr
 
 
-def test_a_home_that_cannot_be_written_to_is_no_obstacle(yard: Yard) -> None:
-    shown = behind(
-        yard, "sh", "-c", 'test -s "$SSL_CERT_FILE" && echo well', HOME="/proc", XDG_CACHE_HOME="/proc/x"
-    )
+def test_a_home_that_cannot_be_written_to_is_no_obstacle(yard: Yard, tmp_path: Path) -> None:
+    look = 'test -s "$SSL_CERT_FILE" && echo well'
+    shown = behind(yard, "sh", "-c", look, HOME="/proc", XDG_CACHE_HOME="/proc/x", TMPDIR=str(tmp_path))
     assert shown.stdout == "well\n", shown.stderr
 
 

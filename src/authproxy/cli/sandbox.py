@@ -87,7 +87,15 @@ routes:
     provider: sandbox
     scopes: [read]
 egress:
-  allow: ["{place}"]""")
+  allow: ["{place}"]
+
+To break it while it runs:
+
+curl {url}/admin/switches   # every switch, where it stands, and what it means
+curl -H 'Content-Type: application/json' -d '{{"drop": "after", "next_calls": 1}}' {url}/admin/switches
+curl -X PUT -H 'Content-Type: application/json' {url}/admin/switches   # all back to where they began
+curl -H 'Content-Type: application/json' -d '{{"user": "alice"}}' {url}/admin/expire   # or revoke-user, password-change
+curl {url}/admin/ledger   # every grant and every call: what was spent, and what came back""")
     try:
         await done.wait()
     finally:
