@@ -169,6 +169,13 @@ def test_commands_do_not_take_a_mistyped_path_for_an_empty_store(command: Run, g
         assert not (good.parent / "typo.db").exists()
 
 
+def test_a_byte_that_is_no_text_is_found(command: Run, tmp_path: Path) -> None:
+    file = tmp_path / "latin.yaml"
+    file.write_bytes(b"version: 1\npublic_url: https://auth.example.com # caf\xe9\n")
+    told = command("check", "--config", str(file))
+    assert (told.returncode, told.stderr) == (2, f"authproxy: {file}:2: is not UTF-8\n")
+
+
 def test_connect_needs_a_provider_that_is_configured(command: Run, good: Path) -> None:
     told = command("connect", "goggle", "--user", "alice", **SECRETS)
     assert told.returncode == 2

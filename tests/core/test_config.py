@@ -206,6 +206,8 @@ FORM = [
     ("routes: {gmail: {prefix: /gmail/}}", "routes.gmail.prefix", "not end"),
     ("routes: {gmail: {prefix: /a//b}}", "routes.gmail.prefix", "begin with `/`"),
     ("routes: {gmail: {prefix: /a%2Fb}}", "routes.gmail.prefix", "letters"),
+    ("routes: {gmail: {prefix: /a/../b}}", "routes.gmail.prefix", "no segment `.` or `..`"),
+    ("routes: {gmail: {prefix: /.}}", "routes.gmail.prefix", "no segment `.` or `..`"),
     ("routes: {gmail: {prefix: ''}}", "routes.gmail.prefix", "is empty"),
     ("environment: prod", "environment", "did you mean `production`"),
     ("environment: 1", "environment", "development or staging or production"),

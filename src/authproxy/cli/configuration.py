@@ -62,8 +62,9 @@ def text_of(file: str) -> tuple[Path, str]:
             f"there is no {path}: name the configuration with --config or AUTHPROXY_CONFIG "
             "(`authproxy demo` needs none)"
         ) from None
-    except UnicodeDecodeError:
-        raise Stop(f"{path} is not UTF-8") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise Stop(f"{path}:{line}: is not UTF-8") from None
     except OSError as error:
         raise Stop(f"{path} cannot be read: {error.strerror or type(error).__name__}") from None
 

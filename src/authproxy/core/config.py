@@ -237,8 +237,8 @@ class RouteChoice:
     prefix: str | None = setting(
         "path prefix on the data plane, whole segments; default: `/` and the route's name; `/`: everything",
         None,
-        pattern=r"(/[A-Za-z0-9._~-]+)+|/",
-        must="must begin with `/` and not end with it; letters, digits, `.`, _, ~ and - within",
+        pattern=r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+|/",
+        must="must begin with `/` and not end with it; letters, digits, `.`, _, ~ and - within, no segment `.` or `..`",
     )
     upstream: str | None = setting(
         "base URL of the API, `https://host[:port][/path]`", None, pattern=_URL, must=_URL_SAID
