@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from authproxy.core.model import Connection, State
+from authproxy.core.errors import ProviderUnavailable
+from authproxy.core.model import Connection, ConnectionKey, State
 from authproxy.core.secret import Secret
 
 Why: TypeAlias = Literal["ahead", "keep_alive", "over", "operator", "import"]
@@ -78,3 +79,14 @@ class Ended:
 
 
 Outcome: TypeAlias = Fresh | Later | Wrong | Ended
+
+
+def unavailable(key: ConnectionKey, reason: str, retry_after: int) -> ProviderUnavailable:
+    """What to raise where a token has expired, and there is none instead now."""
+    return ProviderUnavailable(
+        f"{key.user}'s token for {key.provider} has expired, and {key.provider} gives no new one now",
+        reason=reason,
+        provider=key.provider,
+        user=key.user,
+        retry_after=retry_after,
+    )

@@ -12,7 +12,7 @@ import structlog
 
 from authproxy.broker.disabled import DisabledUsers
 from authproxy.broker.flight import FlightLost, Flights
-from authproxy.broker.outcome import Ended, Fresh, Later, Outcome, Want, Wrong
+from authproxy.broker.outcome import Ended, Fresh, Later, Outcome, Want, Wrong, unavailable
 from authproxy.broker.refresh import Refresher
 from authproxy.broker.registrations import Registrations
 from authproxy.core.config import Config
@@ -21,7 +21,6 @@ from authproxy.core.errors import (
     ConnectionRequired,
     Overloaded,
     ProviderMisconfigured,
-    ProviderUnavailable,
     ScopeMissing,
     StoreUnavailable,
 )
@@ -149,12 +148,17 @@ class Tokens:
                 return None
 
     async def standing(self, usable: Usable) -> None:
-        """Raises ConnectionRequired where a connection was ended while something of it still streams (I08)."""
+        """Raises ConnectionRequired where a connection was ended while something of it still streams (I08), and
+        UserDisabled where it ended with its user (I10)."""
         try:
             seen = await self._vault.generation(usable.connection_id)
+            gone = seen is None or seen[1] is State.DISCONNECTED
+            if gone:
+                await self._disabled.refresh()
         except StoreUnavailable:
             return  # nothing is known of it, so nothing is ended for it
-        if seen is None or seen[1] is State.DISCONNECTED:
+        if gone:
+            await self._disabled.demand(usable.key.tenant, usable.key.user)
             raise ConnectionRequired(
                 f"{usable.key.user} has disconnected {usable.key.provider}",
                 provider=usable.key.provider,
@@ -227,7 +231,7 @@ class Tokens:
                 raise ProviderMisconfigured(advice, reason=reason, provider=key.provider, user=key.user)
             case Later(reason, retry_after):
                 self._rest(entry, outcome)
-                raise _unavailable(key, reason, retry_after)
+                raise unavailable(key, reason, retry_after)
 
     async def _demand(self, entry: _Entry, scopes: Sequence[str], agent: str) -> None:
         """Raises ScopeMissing where the token lacks some of these scopes."""
@@ -250,9 +254,10 @@ class Tokens:
             async with asyncio.timeout(self._config().timeouts.token_wait):
                 outcome = await self._refresher.refresh(key, connection_id, want)
         except TimeoutError:
-            raise _unavailable(key, "token_wait", 2) from None
+            raise unavailable(key, "token_wait", 2) from None
         if isinstance(outcome, Ended):
             self._remember(key, outcome)
+            await self._know_why(outcome)
         return outcome
 
     async def _load(self, key: ConnectionKey) -> _Entry | Ended:
@@ -267,6 +272,7 @@ class Tokens:
         if found is None or found[0].state not in SERVED:
             ended = Ended(None if found is None else found[0])
             self._remember(key, ended, asked)
+            await self._know_why(ended)
             return ended
         return self._install(*found, checked=asked)
 
@@ -367,6 +373,11 @@ class Tokens:
         while len(self._ended) > self._size:
             self._ended.popitem(last=False)
 
+    async def _know_why(self, ended: Ended) -> None:
+        """What is gone may have ended with its user: that is to be known before anybody is told why."""
+        if ended.connection is None or ended.state is State.DISCONNECTED:
+            await self._disabled.refresh()
+
     def _rest(self, entry: _Entry, later: Later) -> None:
         """Not longer than the leash: another process may have had more luck."""
         entry.later = later
@@ -404,6 +415,7 @@ class Tokens:
     async def _refusal(
         self, key: ConnectionKey, ended: Ended, scopes: Sequence[str] | frozenset[str], agent: str
     ) -> ConnectionRequired | ConnectionExpired:
+        await self._disabled.demand(key.tenant, key.user)
         link = await self._link(key, sorted(scopes), agent)
         if ended.connection is None or ended.state is State.DISCONNECTED:
             return ConnectionRequired(
@@ -433,13 +445,3 @@ class Tokens:
 def bearer(provider: Provider, access: Secret) -> bytes:
     """The finished value of the field that carries the token to the provider's API."""
     return f"{provider.token_scheme} {access.reveal()}".strip().encode("ascii")
-
-
-def _unavailable(key: ConnectionKey, reason: str, retry_after: int) -> ProviderUnavailable:
-    return ProviderUnavailable(
-        f"{key.user}'s token for {key.provider} has expired, and {key.provider} gives no new one now",
-        reason=reason,
-        provider=key.provider,
-        user=key.user,
-        retry_after=retry_after,
-    )
