@@ -47,6 +47,10 @@ class Desk:
         """Say who sent these headers. A key that was shown and is not good is refused, whatever else would do.
         `outer` is what was shown for the tunnel that they came through."""
         shown = presented(headers_raw, listener=listener, outer=outer)
+        return self.recognise(shown, peer_is_loopback=peer_is_loopback)
+
+    def recognise(self, shown: Presented, *, peer_is_loopback: bool) -> Identified:
+        """The same of what has been read already: keys come and go, and what a request shows does not."""
         for kind in self._kinds:
             caller = kind.recognise(shown, peer_is_loopback=peer_is_loopback)
             if caller is not None:

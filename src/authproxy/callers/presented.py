@@ -1,6 +1,6 @@
 """What a request shows of its caller: the digest of an agent key and, where the credential names one, the user.
 
-The key's text is hashed where it is read and kept nowhere.
+The key's text is hashed where it is read; only the connection that showed it keeps it, until it ends.
 """
 
 from __future__ import annotations

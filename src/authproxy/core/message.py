@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -32,10 +32,16 @@ _HOP_BY_HOP = frozenset(
         b"proxy-authentication-info",
     }
 )
+# Fields by which some servers (Google's among them) let a POST be another method: what they name is judged too. So it
+# is where they are spelt with `_`, which WSGI and CGI servers do not tell from `-`.
+METHOD_OVERRIDES = frozenset({b"x-http-method-override", b"x-http-method", b"x-method-override"})
 _PRIVATE = b"x-authproxy-"
 _ACCOUNT = b"x-authproxy-account"
 # Fields of an answer that frame it or belong to one hop; the walk writes its own.
 _ANSWER_DROPPED = _HOP_BY_HOP | {b"content-length"}
+_SETTLED = _ANSWER_DROPPED | {
+    b"close"
+}  # what an answer's Connection may name without naming a field that is kept
 
 _TARGET_BYTES = re.compile(rb"[!-~\x80-\xff]+")
 _AUTHORITY = re.compile(rb"(?:(\[[0-9A-Fa-f:.]+\])|([A-Za-z0-9._~-]+))(?::([0-9]{1,5}))?")
@@ -137,9 +143,15 @@ def foreign(host: str) -> bool:
 
 @dataclass(slots=True)
 class RequestFields:
-    """A request's fields, read in one pass: what may travel (`lines`), and what was taken out of it."""
+    """A request's fields, read in one pass: what may travel (`lines`, and the same as bytes in `travelling`), and what
+    was taken out of it. `overrides` name other methods that a server may take the request for.
+
+    Once read it does not change: requests of one connection that say the same share it.
+    """
 
     lines: list[tuple[bytes, bytes]]
+    travelling: bytes = b""
+    overrides: Sequence[str] = ()
     users: Sequence[bytes] = ()
     hosts: Sequence[bytes] = ()
     accounts: Sequence[bytes] = ()
@@ -170,7 +182,17 @@ def read_request_fields(raw: RawFields, user_field: bytes) -> RequestFields:
     found = RequestFields(kept)
     if taken:
         _take(found, taken, user_field)
+    found.travelling = _rendered(found.lines)
+    found.overrides = [
+        value.decode("latin-1")
+        for name, value in found.lines
+        if name[:1] in b"xX" and name.lower().replace(b"_", b"-") in METHOD_OVERRIDES
+    ]
     return found
+
+
+def _rendered(lines: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return b"".join([b"%b: %b\r\n" % line for line in lines])
 
 
 def _twin(low: bytes, user_field: bytes) -> bool:
@@ -231,10 +253,11 @@ def is_name(text: str) -> bool:
     return len(text) <= MAX_USER and _USER.fullmatch(text) is not None and text.isprintable()
 
 
-def ask_identity(fields: RequestFields) -> None:
-    """Ask for a body without a coding: one that is to be rewritten must be readable."""
-    fields.lines = [line for line in fields.lines if line[0].lower() != b"accept-encoding"]
-    fields.lines.append((b"Accept-Encoding", b"identity"))
+def ask_identity(fields: RequestFields) -> RequestFields:
+    """The same, asking for a body without a coding: one that is to be rewritten must be readable."""
+    lines = [line for line in fields.lines if line[0].lower() != b"accept-encoding"]
+    lines.append((b"Accept-Encoding", b"identity"))
+    return replace(fields, lines=lines, travelling=_rendered(lines))
 
 
 def request_head(
@@ -252,11 +275,12 @@ def request_head(
     `cookies` are the agent's, where the route lets them through. `credential_field` is where the provider wants
     its token; what the agent sent under that name is dropped.
     """
-    parts = [method.encode("ascii"), b" ", path, query, b" HTTP/1.1\r\nHost: ", authority, b"\r\n"]
-    own = credential_field.lower()
-    for name, value in fields.lines:
-        if len(name) != len(own) or name.lower().replace(b"_", b"-") != own:
-            parts += (name, b": ", value, b"\r\n")
+    travelling = fields.travelling
+    if credential_field != b"Authorization":  # that one was taken out already
+        own = credential_field.lower()
+        travelling = _rendered(line for line in fields.lines if line[0].lower().replace(b"_", b"-") != own)
+    start = (method.encode("ascii"), b" ", path, query, b" HTTP/1.1\r\nHost: ", authority, b"\r\n")
+    parts = [*start, travelling]
     for value in cookies:
         parts += (b"Cookie: ", value, b"\r\n")
     if fields.chunked:
@@ -277,19 +301,33 @@ def answer_lines(fields: Iterable[tuple[bytes, bytes]], *, keep_set_cookie: bool
     Hop-by-hop fields, those that Connection names, and anything that passes itself off as authproxy's are
     dropped; the rest keeps order, case, repetition and bytes.
     """
-    kept: list[tuple[bytes, bytes, bytes]] = []
+    kept: list[bytes] = []
     nominated: list[bytes] = []
     for name, value in fields:
-        low = name.lower()
-        if low in _ANSWER_DROPPED:
-            if low == b"connection":
-                nominated += [option.lower() for option in _TOKEN_LIST.split(value) if option]
-        elif low.startswith(_PRIVATE) or (low == b"set-cookie" and not keep_set_cookie):
-            continue
-        else:
-            kept.append((low, name, value))
+        fate = _fate(name)
+        if fate == _KEPT or (fate == _COOKIE and keep_set_cookie):
+            kept.append(b"%b: %b\r\n" % (name, value))
+        elif fate == _NAMES:
+            nominated += [option.lower() for option in _TOKEN_LIST.split(value) if option]
+    if _SETTLED.issuperset(nominated):
+        return kept
     named = frozenset(nominated)
-    return [b"%b: %b\r\n" % (name, value) for low, name, value in kept if low not in named]
+    return [line for line in kept if line.partition(b":")[0].lower() not in named]
+
+
+_KEPT, _DROPPED, _COOKIE, _NAMES = range(4)
+_NAMED = 1024  # names of fields that their fate is remembered of
+
+
+@lru_cache(_NAMED)
+def _fate(name: bytes) -> int:
+    """What becomes of a field of an answer."""
+    low = name.lower()
+    if low == b"connection":
+        return _NAMES
+    if low in _ANSWER_DROPPED or low.startswith(_PRIVATE):
+        return _DROPPED
+    return _COOKIE if low == b"set-cookie" else _KEPT
 
 
 def values_of(fields: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from authproxy.core.secret import Secret
 
@@ -37,8 +37,7 @@ class State(StrEnum):
     ROTATION_LOST = "rotation_lost"
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionKey:
+class ConnectionKey(NamedTuple):
     """Names one user's grant at one provider. There is no default user and no fallback."""
 
     tenant: str

@@ -32,9 +32,6 @@ _slashes = re.compile(rb"//+")
 _parameters = re.compile(rb";[^/]*")
 _tail = re.compile(rb"[?#].*", re.DOTALL)
 
-# Fields by which some servers (Google's among them) let a POST be another method: what they name is judged too. So it
-# is where they are spelt with `_`, which WSGI and CGI servers do not tell from `-`.
-METHOD_OVERRIDES = frozenset({b"x-http-method-override", b"x-http-method", b"x-method-override"})
 NEVER = frozenset({"TRACE", "CONNECT"})  # TRACE would reflect the injected token (RFC 9110 9.3.8)
 
 
@@ -130,7 +127,7 @@ class Ruled(Protocol):
 def decide(route: Ruled, method: str, path: bytes, overrides: Iterable[str] = ()) -> Decision:
     """Whether `method` on the upstream path `path` (raw; a query is ignored) is allowed on this route.
 
-    `overrides` are the values of METHOD_OVERRIDES fields: a server may take each for the method, so each must be
+    `overrides` are the values of `message.METHOD_OVERRIDES`: a server may take each for the method, so each must be
     allowed. Raises BadRequest for a path that no upstream should see with a credential: dot segments, backslashes,
     control bytes in any encoding, malformed escapes.
     """

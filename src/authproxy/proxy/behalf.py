@@ -12,16 +12,14 @@ from authproxy.store.events import encode
 class OwnEntry(Entry):
     """The record of a request that a tool's call sends."""
 
-    __slots__ = ("behalf",)
-
     def __init__(self, request_id: str, method: str, behalf: Behalf) -> None:
         super().__init__(request_id, method)
         self.behalf = behalf
 
-    def _facts(self, kind: str, at: int) -> str:
+    def _more(self) -> str:
         behalf = self.behalf
         own = {"tool": behalf.tool, "call": behalf.call, "scopes": behalf.scopes}
-        return f"{super()._facts(kind, at)},{encode(own)[1:-1]}"
+        return f",{encode(own)[1:-1]}"
 
 
 @dataclass(frozen=True, slots=True)

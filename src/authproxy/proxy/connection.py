@@ -56,6 +56,7 @@ class Connection(asyncio.BufferedProtocol):
         self.served = 0
         self.heard = False
         self.wrote = False
+        self._loop = asyncio.get_running_loop()  # kept, since asking for it is a system call in Python 3.11
         self._transport: asyncio.Transport | None = None
         self._poll: select.poll | None = None
         self._phase = Phase.IDLE
@@ -113,7 +114,7 @@ class Connection(asyncio.BufferedProtocol):
         """Write the request; the future is the answer, from its head on."""
         transport = self._transport
         assert transport is not None
-        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        answered: asyncio.Future[Answer] = self._loop.create_future()
         self._phase = Phase.HEAD
         self._exchange = exchange
         self._timing = timing
@@ -139,6 +140,11 @@ class Connection(asyncio.BufferedProtocol):
         self.wrote = not transport.is_closing()
         exchange.sent_any = exchange.sent_any or self.wrote
         return answered
+
+    @property
+    def uploading(self) -> bool:
+        """Whether there is a body that is not sent in one piece."""
+        return self._upload is not None
 
     async def upload_stopped(self) -> None:
         """Where an early answer or an error has ended the upload: wait until nothing reads the agent's body."""
@@ -309,7 +315,7 @@ class Connection(asyncio.BufferedProtocol):
             self.fail(unreachable(self.origin, "truncated"))
 
     def pause_writing(self) -> None:
-        self._writable = asyncio.get_running_loop().create_future()
+        self._writable = self._loop.create_future()
 
     def resume_writing(self) -> None:
         writable, self._writable = self._writable, None

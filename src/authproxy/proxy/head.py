@@ -38,6 +38,16 @@ class _Lines:
         self.fields.append((name, value))
 
 
+class _Names:
+    """The same where no name comes twice: collected without a call into Python for each line."""
+
+    __slots__ = ("on_header", "values")
+
+    def __init__(self) -> None:
+        self.values: dict[bytes, bytes] = {}
+        self.on_header = self.values.__setitem__
+
+
 class Head:
     """A final or interim head. `fields` are as they came, `named` has their values by name in lower case; `raw` is all
     of it. `keep_alive` says whether the connection may live on, `patience` for how long."""
@@ -63,9 +73,11 @@ class Head:
         self.reason = reason
         self.fields = fields
         self.raw = raw
-        self.named: dict[bytes, list[bytes]] = {}
-        for name, value in fields:
-            self.named.setdefault(name.lower(), []).append(value)
+        self.named: dict[bytes, list[bytes]] = {name.lower(): [value] for name, value in fields}
+        if len(self.named) != len(fields):
+            self.named.clear()
+            for name, value in fields:
+                self.named.setdefault(name.lower(), []).append(value)
         self.framing: Framing = "none"
         self.length: int | None = None
         self.keep_alive = minor == 1
@@ -84,16 +96,15 @@ def read_head(raw: bytes, method: bytes, limits: Limits) -> Head:
     count = raw.count(b"\r\n") - 2
     if count > limits.max_fields or len(raw) > limits.max_header:
         raise Faulty("header_too_large")
-    lines = _Lines()
-    try:
-        HttpResponseParser(lines).feed_data(raw)
-    except HttpParserUpgrade:
-        pass  # 101: what follows is not HTTP
-    except HttpParserError:
-        raise Faulty("protocol") from None
-    fields = lines.fields
+    names = _Names()
+    _parse(names, raw)
+    fields = [*names.values.items()]
     if len(fields) != count:
-        raise Faulty("protocol")
+        lines = _Lines()
+        _parse(lines, raw)
+        fields = lines.fields
+        if len(fields) != count:
+            raise Faulty("protocol")
     if b" \r\n" in raw or b"\t\r\n" in raw:
         fields = [(name, value.rstrip(b" \t")) for name, value in fields]
     if len(raw) > limits.max_line and max(map(len, raw.split(b"\r\n"))) > limits.max_line:
@@ -101,6 +112,15 @@ def read_head(raw: bytes, method: bytes, limits: Limits) -> Head:
     head = Head(int(start[1]), int(start[2]), start[3] or b"", fields, raw)
     _frame(head, method)
     return head
+
+
+def _parse(lines: _Lines | _Names, raw: bytes) -> None:
+    try:
+        HttpResponseParser(lines).feed_data(raw)
+    except HttpParserUpgrade:
+        pass  # 101: what follows is not HTTP
+    except HttpParserError:
+        raise Faulty("protocol") from None
 
 
 def _frame(head: Head, method: bytes) -> None:
@@ -140,6 +160,8 @@ def _read_framing_fields(head: Head) -> list[bytes]:
 
 
 def _read_connection(head: Head, value: bytes) -> None:
+    if value == b"keep-alive" and head.minor == 1:
+        return
     options = [option.strip(b" \t") for option in value.lower().split(b",")]
     if b"close" in options:
         head.keep_alive = False

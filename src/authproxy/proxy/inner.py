@@ -122,6 +122,7 @@ class _Ear:
     fields: dict[str, str] = field(default_factory=dict)
     pieces: list[bytes] = field(default_factory=list)
     parser: Any = None
+    said: Any = None
 
     def __post_init__(self) -> None:
         self.parser = httptools.HttpResponseParser(self)

@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 
 from authproxy.core.errors import CallerUnknown, Refusal, UserNotAllowed
-from authproxy.core.message import RequestFields
 from authproxy.core.model import Usable
 from authproxy.proxy.reception import Reception
 from authproxy.proxy.record import Entry
@@ -29,19 +28,17 @@ _TOGETHER = 32  # connections that are looked up at once
 class _One:
     """A request under way."""
 
-    __slots__ = ("answer", "entry", "fields", "incoming", "usable")
+    __slots__ = ("answer", "entry", "incoming", "usable")
 
     def __init__(
         self,
         entry: Entry,
         incoming: Incoming,
-        fields: RequestFields,
         usable: Usable | None,
         answer: Answer | None,
     ) -> None:
         self.entry = entry
         self.incoming = incoming
-        self.fields = fields
         self.usable = usable
         self.answer = answer
 
@@ -88,13 +85,13 @@ class Lasting:
         self,
         entry: Entry,
         incoming: Incoming,
-        fields: RequestFields,
         usable: Usable | None = None,
         answer: Answer | None = None,
     ) -> None:
         """Look at this request until `end`. `usable` is what it was sent with, None for bytes that are passed on;
         `answer` is there as soon as its head is. Called again it takes the place of what was said before."""
-        self._under_way[entry] = _One(entry, incoming, fields, usable, answer)
+        entry.lasts = True
+        self._under_way[entry] = _One(entry, incoming, usable, answer)
         if self._looking is None or self._looking.done():
             self._looking = asyncio.get_running_loop().create_task(self._look(), name="lasting")
             self._looking.add_done_callback(_ended)
@@ -149,7 +146,7 @@ class Lasting:
             raise disabled(user)
         if self._reception is None or one.incoming.client.place.behalf is not None:
             return
-        found = self._reception.identify(one.incoming, one.fields)
+        found = self._reception.identify(one.incoming)
         if user is not None and not found.caller.allowed(user):
             raise UserNotAllowed("this caller may not act for that user any more", user=user)
 

@@ -13,6 +13,7 @@ from authproxy.core.message import RequestFields, Target
 from authproxy.core.model import DEFAULT_ACCOUNT, Caller
 from authproxy.proxy.place import Inside
 from authproxy.proxy.record import Entry
+from authproxy.proxy.said import Said
 from authproxy.proxy.server import Incoming
 
 P = ParamSpec("P")
@@ -48,7 +49,7 @@ class Reception:
             return settled.caller, settled.user
         caller, user = self._read(incoming, fields, target, entry)
         if user is None:
-            user = message.user_of(fields.users, self._user_header)
+            user = self._named(incoming.said)
             self._allow(caller, user)
             entry.user = user
         return caller, user
@@ -57,24 +58,30 @@ class Reception:
         """The same for a CONNECT, which may leave it to the requests inside to name their user."""
         entry.host = target.host
         caller, user = self._read(incoming, fields, target, entry)
-        shown = presented(fields.credentials, listener="data")
+        shown = presented(fields.credentials, listener="data")  # of this request alone: none is around it
         return Inside(target.host, target.port, shown, user, limited=caller.routes is not None)
 
-    def identify(self, incoming: Incoming, fields: RequestFields) -> Identified:
+    def identify(self, incoming: Incoming) -> Identified:
         """Who sent this request, by what is known of keys now. Raises CallerUnknown."""
-        tunnel = incoming.client.place.tunnel
-        return self._desk.identify(
-            fields.credentials,
-            peer_is_loopback=incoming.client.peer_is_local,
-            listener="data",
-            outer=NOTHING if tunnel is None else tunnel.shown,
-        )
+        said, client = incoming.said, incoming.client
+        if said.shown is None:
+            tunnel = client.place.tunnel
+            said.shown = presented(
+                said.fields.credentials, listener="data", outer=NOTHING if tunnel is None else tunnel.shown
+            )
+        return self._desk.recognise(said.shown, peer_is_loopback=client.peer_is_local)
+
+    def _named(self, said: Said) -> str:
+        """The one user that the header names."""
+        if said.user is None:
+            said.user = message.user_of(said.fields.users, self._user_header)
+        return said.user
 
     def _read(
         self, incoming: Incoming, fields: RequestFields, target: Target, entry: Entry
     ) -> tuple[Caller, str | None]:
         tunnel = incoming.client.place.tunnel
-        found = self.identify(incoming, fields)
+        found = self.identify(incoming)
         caller = found.caller
         entry.known(caller)
         if fields.hosts:
@@ -88,7 +95,7 @@ class Reception:
                 raise BadRequest("Host is not a name of this listener", reason="host", status=421)
         named = {name for name in (found.user, caller.bound_user, tunnel and tunnel.user) if name is not None}
         if fields.users:
-            named.add(message.user_of(fields.users, self._user_header))
+            named.add(self._named(incoming.said))
         if len(named) > 1:
             raise UserNotAllowed("the credential names another user than the header", reason="mismatch")
         if not named:
@@ -103,11 +110,12 @@ class Reception:
             raise UserNotAllowed("this caller may not act for that user", user=user)
 
 
-def account_of(fields: RequestFields) -> str:
+def account_of(said: Said) -> str:
     """Which of the user's accounts at the provider is meant."""
-    if not fields.accounts:
-        return DEFAULT_ACCOUNT
-    try:
-        return message.user_of(fields.accounts, "X-Authproxy-Account")
-    except UserMissing as exc:
-        raise BadRequest(exc.title, reason="account") from None
+    if said.account is None:
+        accounts = said.fields.accounts
+        try:
+            said.account = message.user_of(accounts, "X-Authproxy-Account") if accounts else DEFAULT_ACCOUNT
+        except UserMissing as exc:
+            raise BadRequest(exc.title, reason="account") from None
+    return said.account

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from authproxy.core.errors import Overloaded, Refusal
 from authproxy.core.model import DEFAULT_TENANT, Caller, ConnectionKey
@@ -17,16 +18,43 @@ from authproxy.store.events import clean, quoted
 _MAX_PATH = 2048
 
 
-def _shape(names: str) -> str:
-    """JSON fields with places for their values."""
-    return ",".join(f'"{name}":%s' for name in names.split())
+# A record's text is put together from parts that many requests share, each rendered once: as a dict that is encoded, it
+# would cost as much as the walk's decisions.
+_PARTS = 4096
+_WELL = '"code":null,"act":null,"reason":null'
+_LONG = 256  # bytes of a path and a method that are remembered
 
 
-# A record's text is put together from these: as a dict that is encoded, it would cost as much as the walk's decisions.
-_FACTS = _shape(
-    "kind at request_id tenant agent session user provider account generation route method host path via"
-)
-_ENDING = _shape("status code act reason attempts refreshed bytes_in bytes_out ms upstream_request_id")
+class _Who(NamedTuple):
+    """Whose a request is: as JSON, and as the columns that it is found by."""
+
+    text: str
+    user: str | None
+    agent: str | None
+
+
+@lru_cache(_PARTS)
+def _who(
+    tenant: str,
+    agent: str | None,
+    session: str | None,
+    user: str | None,
+    provider: str | None,
+    account: str | None,
+) -> _Who:
+    text = (
+        f'"tenant":{quoted(tenant)},"agent":{quoted(agent)},"session":{quoted(session)},"user":{quoted(user)},'
+        f'"provider":{quoted(provider)},"account":{quoted(account)}'
+    )
+    return _Who(text, clean(user), clean(agent))
+
+
+def _what(route: str | None, method: str, host: str | None, path: bytes, via: str | None) -> str:
+    text = quoted(path[:_MAX_PATH].decode("utf-8", "backslashreplace"))
+    return f'"route":{quoted(route)},"method":{quoted(method)},"host":{quoted(host)},"path":{text},"via":{quoted(via)}'
+
+
+_what_again = lru_cache(_PARTS)(_what)
 
 
 def request_ids(prefix: str) -> Callable[[], str]:
@@ -41,71 +69,40 @@ def request_ids(prefix: str) -> Callable[[], str]:
 class Entry:
     """What is known of a request so far. The walk writes into it and decides nothing by it."""
 
-    __slots__ = (
-        "_left",
-        "_outside",
-        "_reserved",
-        "_started",
-        "account",
-        "act",
-        "agent",
-        "attempts",
-        "bytes_in",
-        "bytes_out",
-        "cause",
-        "code",
-        "generation",
-        "held",
-        "host",
-        "method",
-        "named_host",
-        "path",
-        "probing",
-        "provider",
-        "reason",
-        "refreshed",
-        "request_id",
-        "route",
-        "session",
-        "status",
-        "tenant",
-        "upstream_request_id",
-        "user",
-        "via",
-    )
+    # Whom nobody knows is the default tenant's business: its operators see those who were refused unnamed.
+    tenant = DEFAULT_TENANT
+    agent: str | None = None
+    session: str | None = None
+    user: str | None = None
+    provider: str | None = None
+    account: str | None = None
+    generation: int | None = None
+    route: str | None = None
+    host: str | None = None
+    named_host: str | None = None  # the one that was asked for, where a grant says which it is
+    path: bytes = b""
+    status: int | None = None
+    code: str | None = None
+    act: str | None = None
+    reason: str | None = None
+    cause: Refusal | None = None  # for which it was ended from outside
+    held: Sequence[tuple[Any, Hashable]] = ()  # the gates that it is in, until it leaves them
+    probing: tuple[Hashable, ...] = ()  # the pauses that it is to see the end of
+    lasts = False  # whether it is looked at again and again until it ends
+    attempts = 0
+    refreshed = False
+    bytes_in = 0
+    bytes_out = 0
+    via: str | None = None
+    upstream_request_id: str | None = None
+    _left = 0.0
+    _outside = 0.0
+    _reserved = False
 
     def __init__(self, request_id: str, method: str) -> None:
         self.request_id = request_id
         self.method = method
-        # Whom nobody knows is the default tenant's business: its operators see those who were refused unnamed.
-        self.tenant = DEFAULT_TENANT
-        self.agent: str | None = None
-        self.session: str | None = None
-        self.user: str | None = None
-        self.provider: str | None = None
-        self.account: str | None = None
-        self.generation: int | None = None
-        self.route: str | None = None
-        self.host: str | None = None
-        self.named_host: str | None = None  # the one that was asked for, where a grant says which it is
-        self.path: bytes = b""
-        self.status: int | None = None
-        self.code: str | None = None
-        self.act: str | None = None
-        self.reason: str | None = None
-        self.cause: Refusal | None = None  # for which it was ended from outside
-        self.held: Sequence[tuple[Any, Hashable]] = ()  # the gates that it is in, until it leaves them
-        self.probing: tuple[Hashable, ...] = ()  # the pauses that it is to see the end of
-        self.attempts = 0
-        self.refreshed = False
-        self.bytes_in = 0
-        self.bytes_out = 0
-        self.via: str | None = None
-        self.upstream_request_id: str | None = None
         self._started = time.perf_counter()
-        self._left = 0.0
-        self._outside = 0.0
-        self._reserved = False
 
     def reserve(self, trail: Trail) -> None:
         """Keep a place in the trail. Raises Overloaded where it is full: then there is no record, but the count."""
@@ -142,8 +139,7 @@ class Entry:
 
     def begin(self, trail: Trail) -> Any:
         """The record's first half, for a trail that must be on disk before anything goes upstream."""
-        at = trail.now()
-        return trail.accept(self._record("request.begun", at, self._facts("request.begun", at)))
+        return trail.accept(self._record("request.begun", trail.now()))
 
     def write(self, trail: Trail, metrics: Metrics) -> None:
         """The one record of this request, and its metrics."""
@@ -151,9 +147,7 @@ class Entry:
             self.returns()
         took = time.perf_counter() - self._started
         if self._reserved:
-            at = trail.now()
-            text = f"{self._facts('request', at)},{self._ending(took)}"
-            trail.accept(self._record("request", at, text), reserved=True)
+            trail.accept(self._record("request", trail.now(), self._ending(took)), reserved=True)
         if self.code == Overloaded.code:
             metrics.overloaded.labels(self.reason or "-").inc()
         metrics.request_ended(
@@ -162,40 +156,34 @@ class Entry:
             max(0.0, took - self._outside),
         )
 
-    def _record(self, kind: str, at: int, text: str) -> Record:
-        agent, user = clean(self.agent), clean(self.user)
-        return Record((at, kind, self.tenant, user, self.provider, agent, self.request_id), text)
-
-    def _facts(self, kind: str, at: int) -> str:
-        generation = self.generation
-        return _FACTS % (
-            quoted(kind),
-            at,
-            quoted(self.request_id),
-            quoted(self.tenant),
-            quoted(self.agent),
-            quoted(self.session),
-            quoted(self.user),
-            quoted(self.provider),
-            quoted(self.account),
-            "null" if generation is None else generation,
-            quoted(self.route),
-            quoted(self.method),
-            quoted(self.host),
-            quoted(self.path[:_MAX_PATH].decode("utf-8", "backslashreplace")),
-            quoted(self.via),
+    def _record(self, kind: str, at: int, ending: str = "") -> Record:
+        tenant, provider, request_id, generation = (
+            self.tenant,
+            self.provider,
+            self.request_id,
+            self.generation,
         )
+        who, user, agent = _who(tenant, self.agent, self.session, self.user, provider, self.account)
+        usual = self.route is not None and len(self.path) + len(self.method) <= _LONG
+        render = _what_again if usual else _what
+        text = (
+            f'"kind":"{kind}","at":{at},"request_id":{quoted(request_id)},{who},'
+            f'"generation":{"null" if generation is None else generation},'
+            f"{render(self.route, self.method, self.host, self.path, self.via)}{self._more()}{ending}"
+        )
+        return Record((at, kind, tenant, user, provider, agent, request_id), text)
+
+    def _more(self) -> str:
+        """Facts of a particular kind of request, each behind a comma."""
+        return ""
 
     def _ending(self, took: float) -> str:
-        return _ENDING % (
-            "null" if self.status is None else self.status,
-            quoted(self.code),
-            quoted(self.act),
-            quoted(self.reason),
-            self.attempts,
-            "true" if self.refreshed else "false",
-            self.bytes_in,
-            self.bytes_out,
-            round(took * 1000, 1),
-            quoted(self.upstream_request_id),
+        why = _WELL
+        if self.code is not None:
+            why = f'"code":{quoted(self.code)},"act":{quoted(self.act)},"reason":{quoted(self.reason)}'
+        return (
+            f',"status":{"null" if self.status is None else self.status},{why},"attempts":{self.attempts},'
+            f'"refreshed":{"true" if self.refreshed else "false"},"bytes_in":{self.bytes_in},'
+            f'"bytes_out":{self.bytes_out},"ms":{round(took * 1000, 1)},'
+            f'"upstream_request_id":{quoted(self.upstream_request_id)}'
         )

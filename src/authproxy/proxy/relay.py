@@ -15,6 +15,7 @@ from authproxy.proxy.server import Incoming
 from authproxy.proxy.upstream import Answer
 
 _LAST = b"0\r\n\r\n"
+_AT_ONCE = 64 * 1024  # bytes of a body that is searched together with its head
 
 Fields = Sequence[tuple[bytes, bytes]]
 
@@ -124,13 +125,13 @@ async def relay(reply: Reply, answer: Answer, peeked: bytes, route: Route, needl
     """
     entry = reply.entry
     entry.status = answer.status
-    if route.reflected == "pass":
-        needles = ()
-    lines, reason = head_lines(reply, answer, route, needles)
     first = peeked + answer.take()
     whole = answer.ended
-    sieve = _sieve(answer, needles, route, reply.max_scrub, first if whole else None)
-    rewriter = _rewriter(reply, answer, route)
+    if route.reflected == "pass" or (whole and _clean(answer, first, needles)):
+        needles = ()
+    lines, reason = head_lines(reply, answer, route, needles)
+    sieve = _sieve(answer, needles, route, reply.max_scrub) if needles else None
+    rewriter = _rewriter(reply, answer, route) if route.rewrite_urls else None
     if sieve is not None:
         first = sieve.feed(first, last=whole)
     if rewriter is not None:
@@ -164,16 +165,17 @@ def head_lines(
     """An answer's field lines without its framing, and its reason phrase, as they go to the agent."""
     fields: Fields = answer.fields
     reason = answer.reason
-    if _holds(answer.head, needles):
+    if needles and _holds(answer.head, needles):
         # The reason phrase is as good a mirror as any field.
         (_, reason), *fields = _scrubbed(
             [(b"", answer.reason), *answer.fields], needles, block=route.reflected == "block"
         )
-    if reply.base is not None:
+    if reply.base is not None and not MOVED_FIELDS.isdisjoint(answer.named):
         fields = _moved(reply.base, answer, route, fields)
     lines = answer_lines(fields, keep_set_cookie=route.keep_set_cookie)
     entry = reply.entry
-    entry.upstream_request_id = _upstream_id(lines) if b"x-request-id" in answer.named else None
+    if b"x-request-id" in answer.named:
+        entry.upstream_request_id = _upstream_id(lines)
     if entry.upstream_request_id is None:
         lines.append(b"X-Request-ID: %b\r\n" % entry.request_id.encode("ascii"))
     if reply.resend:
@@ -183,8 +185,6 @@ def head_lines(
 
 def _moved(base: Base, answer: Answer, route: Route, fields: Fields) -> Fields:
     """The fields with URLs of the upstream leading back here; in base-URL mode only."""
-    if MOVED_FIELDS.isdisjoint(answer.named):
-        return fields
     move = Move(*answer.exchange.origin, route.base_path, base)
     return [
         (name, move.field(low, value) if (low := name.lower()) in MOVED_FIELDS else value)
@@ -195,7 +195,7 @@ def _moved(base: Base, answer: Answer, route: Route, fields: Fields) -> Fields:
 def _rewriter(reply: Reply, answer: Answer, route: Route) -> Rewriter | None:
     """For JSON, where the route says so. A part of a body, and a coded one that came although none was asked for,
     are handed on as they are."""
-    if reply.base is None or not route.rewrite_urls or answer.status == 206:
+    if reply.base is None or answer.status == 206:
         return None
     kind = answer.value(b"content-type").partition(b";")[0].strip().lower()
     if kind != b"application/json" and not kind.endswith(b"+json"):
@@ -212,21 +212,25 @@ def _scrubbed(fields: Fields, needles: Sequence[bytes], *, block: bool) -> Field
     return [(scrubbed_value(name, needles), scrubbed_value(value, needles)) for name, value in fields]
 
 
-def _sieve(
-    answer: Answer, needles: Sequence[bytes], route: Route, limit: int, body: bytes | None
-) -> Scrubber | Watcher | None:
-    """What looks through the body: text as it is, gzip and deflate decoded beside it, all else not at all.
+def _clean(answer: Answer, body: bytes, needles: Sequence[bytes]) -> bool:
+    """Whether a small answer, the whole of whose body is here and as it was written, holds the token nowhere."""
+    return (
+        len(body) <= _AT_ONCE
+        and b"content-encoding" not in answer.named
+        and not _holds(answer.head + body, needles)
+    )
 
-    `body` is the whole of it where it is here already: plain text that does not hold the token needs no sieve.
-    """
-    if not needles or not limit:
+
+def _sieve(answer: Answer, needles: Sequence[bytes], route: Route, limit: int) -> Scrubber | Watcher | None:
+    """What looks through the body: text as it is, gzip and deflate decoded beside it, all else not at all."""
+    if not limit:
         return None
     if not is_text(answer.value(b"content-type").decode("latin-1")):
         return None
     coding = _coding(answer)
     if coding in (b"gzip", b"x-gzip", b"deflate"):
         return Watcher(needles, limit)
-    if coding not in (b"", b"identity") or (body is not None and not _holds(body, needles)):
+    if coding not in (b"", b"identity"):
         return None
     return Scrubber(needles, limit, block=route.reflected == "block")
 

@@ -15,20 +15,22 @@ import socket
 import struct
 import sys
 import termios
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from math import inf
 from typing import Any, Protocol, cast
 
 import structlog
 from aiohttp import http_parser, web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
-from aiohttp.web_protocol import MAX_MSG_QUEUE_SIZE, RequestHandler
+from aiohttp.web_protocol import ERROR as _UNREAD
+from aiohttp.web_protocol import MAX_MSG_QUEUE_SIZE
 
 from authproxy.core.config import Limits, Timeouts
 from authproxy.core.errors import BadRequest, HeaderTooLarge, Overloaded, Refusal
 from authproxy.proxy.limits import Crowd
 from authproxy.proxy.place import MAIN, Place
 from authproxy.proxy.trailers import Ends
+from authproxy.proxy.turns import Turns
 
 log = structlog.get_logger()
 
@@ -72,7 +74,18 @@ def demand_c_parser() -> None:
 class Incoming:
     """One request as the listener hands it to the walk."""
 
-    __slots__ = ("_task", "chunked", "client", "content", "fault", "fields", "method", "target", "version")
+    __slots__ = (
+        "_task",
+        "chunked",
+        "client",
+        "content",
+        "fault",
+        "fields",
+        "method",
+        "said",
+        "target",
+        "version",
+    )
 
     def __init__(self, message: Any, content: Any, client: Client, fault: Refusal | None) -> None:
         self.client = client
@@ -83,6 +96,7 @@ class Incoming:
         self.fields: tuple[tuple[bytes, bytes], ...] = message.raw_headers
         self.version: tuple[int, int] = message.version
         self.chunked: bool = message.chunked
+        self.said: Any = None  # what the walk has read in the fields
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -92,7 +106,7 @@ class Incoming:
         return over
 
     def _finish(self) -> None:
-        """Called by aiohttp when the answer is out; there is nothing to clear."""
+        """Called by aiohttp where an upgrade was not made; there is nothing to clear."""
 
     def _cancel(self, exc: BaseException) -> None:
         """Called by aiohttp when the agent is gone: whoever reads the body must wake up."""
@@ -121,7 +135,7 @@ class Serves(Protocol):
     def __call__(self, incoming: Incoming) -> Awaitable[Sent]: ...
 
 
-class Client(RequestHandler):
+class Client(Turns):
     """One agent's connection."""
 
     __slots__ = (
@@ -142,6 +156,7 @@ class Client(RequestHandler):
         "open_ended",
         "peer_is_local",
         "place",
+        "said",
         "surplus",
         "wrote",
     )
@@ -161,6 +176,9 @@ class Client(RequestHandler):
         self.surplus: str | None = None  # the limit by which this connection is one too many
         self.ending = "client_closed"  # what it means that the connection ends before an answer does
         self.cut_off = False  # whether it was us who ended it
+        self.said: Any = (
+            None  # what the walk has read in the last request's fields; the next may say the same
+        )
         self.wrote = 0
         self._line: asyncio.Transport | None = None  # the transport, also where it is being closed
         self._peer: str | None = None
@@ -319,16 +337,22 @@ class Client(RequestHandler):
         if self._tunnelling is not None:
             self._tunnelling.cancel()
 
-    def _make_error_handler(self, err_info: Any) -> Callable[[Any], Awaitable[Any]]:
-        """aiohttp's parser has refused a head: the walk answers and records it like any other refusal."""
-        serve = self._request_handler
-        assert serve is not None
-
-        async def refuse(incoming: Any) -> Any:
-            incoming.fault = refusal_of(err_info.exc)
-            return await serve(incoming)
-
-        return refuse
+    def incoming(self, message: Any, content: Any) -> Incoming:
+        """A request; the walk answers and records also what aiohttp's parser has refused."""
+        fault: Refusal | None = None
+        if self.chunked:
+            if not self.ends.bare(self.content):
+                fault = BadRequest("a request with trailers is the last on its connection", reason="trailers")
+            self.ends.forget(self.content)
+        unread: BaseException | None = getattr(message, "exc", None)
+        if unread is not None:
+            message = _UNREAD
+        self.content, self.chunked = content, message.chunked
+        if self.misspelt:
+            fault = BadRequest("the request line is not `METHOD target HTTP/1.1`", reason="syntax")
+        if self.surplus is not None:
+            fault = Overloaded("there are too many connections", reason=self.surplus)
+        return Incoming(message, content, self, fault if unread is None else refusal_of(unread))
 
 
 def refusal_of(exc: BaseException) -> Refusal:
@@ -383,7 +407,6 @@ class Listener(web.Server):
         demand_c_parser()
         super().__init__(
             serve,  # type: ignore[arg-type] # an Incoming stands where aiohttp says BaseRequest
-            request_factory=_incoming,  # type: ignore[arg-type]
             handler_cancellation=True,
             access_log=None,
             auto_decompress=False,
@@ -432,17 +455,3 @@ class Listener(web.Server):
         await super().shutdown(timeout)
         for one in left:
             one.end_soon(_LAST)
-
-
-def _incoming(message: Any, content: Any, client: Any, _writer: Any, _task: Any) -> Incoming:
-    fault: Refusal | None = None
-    if client.chunked:
-        if not client.ends.bare(client.content):
-            fault = BadRequest("a request with trailers is the last on its connection", reason="trailers")
-        client.ends.forget(client.content)
-    client.content, client.chunked = content, message.chunked
-    if client.misspelt:
-        fault = BadRequest("the request line is not `METHOD target HTTP/1.1`", reason="syntax")
-    if client.surplus is not None:
-        fault = Overloaded("there are too many connections", reason=client.surplus)
-    return Incoming(message, content, client, fault)

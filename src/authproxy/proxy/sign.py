@@ -9,6 +9,11 @@ from authproxy.proxy.upstream import Answer
 PEEK = 64 * 1024  # bytes of an answer that may be looked at to recognise an expired token
 
 
+def silent(provider: Provider, answer: Answer) -> bool:
+    """Whether the answer says nothing of the token for certain, which most do."""
+    return answer.status < 400 and provider.facts.answer.ok_field is None
+
+
 async def sign_of(provider: Provider, answer: Answer) -> tuple[ApiSign, bytes]:
     """What the answer says about the token, and the bytes of its body that were looked at for it."""
     content_type = answer.value(b"content-type").decode("latin-1")

@@ -102,7 +102,8 @@ class Upstream:
             connection.discard()
             await connection.upload_stopped()
             raise
-        await connection.upload_stopped()
+        if connection.uploading:
+            await connection.upload_stopped()
         return answer
 
     async def _dial(self, origin: Origin, build: Callable[[], Connection]) -> Connection:

@@ -15,7 +15,7 @@ import structlog
 from authproxy.broker.registrations import Registrations
 from authproxy.broker.tokens import Tokens
 from authproxy.callers.desk import Desk
-from authproxy.core import message, policy
+from authproxy.core import message
 from authproxy.core.answers import ApiSign
 from authproxy.core.config import Config
 from authproxy.core.errors import (
@@ -24,34 +24,32 @@ from authproxy.core.errors import (
     EgressBlocked,
     HeaderTooLarge,
     Internal,
-    NoRoute,
     Overloaded,
-    PolicyDenied,
     Refusal,
 )
-from authproxy.core.message import RequestFields, Target
+from authproxy.core.message import RequestFields
 from authproxy.core.model import ConnectionKey, Usable
 from authproxy.core.oauth import instance_upstream
-from authproxy.core.origin import canonical_host
 from authproxy.core.providers import Provider
 from authproxy.core.rewriting import Base
 from authproxy.core.routes import Route, RouteTable
-from authproxy.core.session import demand_route
 from authproxy.metrics import Metrics
 from authproxy.proxy.intake import reader
 from authproxy.proxy.lasting import Lasting
 from authproxy.proxy.limits import Turnstile
 from authproxy.proxy.pauses import Pauses
-from authproxy.proxy.place import Inside, Place
+from authproxy.proxy.place import Place
 from authproxy.proxy.reception import Reception, account_of
 from authproxy.proxy.record import Entry
 from authproxy.proxy.relay import Reply, refuse, relay
+from authproxy.proxy.said import LONG, Said
 from authproxy.proxy.server import Incoming, Sent
-from authproxy.proxy.sign import PEEK, sign_of
+from authproxy.proxy.sign import PEEK, sign_of, silent
 from authproxy.proxy.spool import Body, SpoolBudget
 from authproxy.proxy.tunnel import VIA, Tunnels
 from authproxy.proxy.upload import AT_ONCE
 from authproxy.proxy.upstream import Answer, Exchange, Origin, Upstream
+from authproxy.proxy.ways import Ways
 from authproxy.proxy.websocket import switch
 from authproxy.store.audit import Trail
 
@@ -94,13 +92,12 @@ class Walk:
         lasting.recognise_by(self._reception)
         self._turnstile = turnstile
         self._pauses = pauses
-        self._routes = routes
+        self._ways = Ways(routes, own_authorities)
         self._providers = providers
         self._tokens = tokens
         self._trail = trail
         self._upstream = upstream
         self._metrics = metrics
-        self._own_authorities = own_authorities
         self._new_id = new_id
         self._clock = clock
         self._budget = SpoolBudget(config.limits.replay_total)
@@ -129,9 +126,12 @@ class Walk:
             refuse(reply, Internal("authproxy failed; the log has it under the request id"))
         finally:
             self.active -= 1
-            self._lasting.end(entry)
-            self._turnstile.leave(entry)
-            self._pauses.leave(entry)
+            if entry.lasts:
+                self._lasting.end(entry)
+            if entry.held:
+                self._turnstile.leave(entry)
+            if entry.probing:
+                self._pauses.leave(entry)
             entry.write(self._trail, self._metrics)
         return Sent(reply.keep_alive)
 
@@ -144,7 +144,7 @@ class Walk:
     async def _serve(self, incoming: Incoming, entry: Entry, reply: Reply) -> None:
         if incoming.fault is not None:
             raise incoming.fault
-        fields = self._fields(incoming)
+        fields = self._said(incoming).fields
         reply.read(fields)
         target = message.target_of(incoming.method, incoming.target)
         place = incoming.client.place
@@ -158,19 +158,18 @@ class Walk:
             self._turnstile.enter_tunnel(entry)
             if self._strict:
                 await self._trail.settled(entry.begin(self._trail))
-            self._lasting.begin(entry, incoming, fields)
+            self._lasting.begin(entry, incoming)
             await self._tunnels.open(incoming, fields, entry, reply, inside)
             return
         caller, user = await self._reception.known(self._reception.welcome, incoming, fields, target, entry)
-        route, path = self._route(place, fields, target, entry)
-        if caller.routes is not None:
-            demand_route(caller, route.name, tool=place.behalf is not None)
+        route, path, _named = self._ways.find(place, caller, incoming.method, fields, target, entry)
         if target.form == "origin" and place.tunnel is None and place.behalf is None:
             reply.base = _base(place, route, fields)
             if route.rewrite_urls:
-                message.ask_identity(fields)
-        self._judge(route, incoming.method, path, fields, entry)
-        key = ConnectionKey(caller.tenant, user, route.provider, account_of(fields))
+                fields = message.ask_identity(fields)
+        if route.max_body and fields.content_length is not None and fields.content_length > route.max_body:
+            raise BodyTooLarge(f"the request body is over {route.max_body} bytes")
+        key = ConnectionKey(caller.tenant, user, route.provider, account_of(incoming.said))
         entry.concern(key)
         self._turnstile.enter(route.name, entry)
         self._pauses.enter(route, key, path, entry)
@@ -186,12 +185,23 @@ class Walk:
                 entry.bytes_in = body.size
                 body.drop()
 
+    def _said(self, incoming: Incoming) -> Said:
+        """What the request says, and what its connection keeps of it for the next one."""
+        client = incoming.client
+        said: Said | None = client.said
+        if said is None or not said.again(self, incoming.fields, incoming.version):
+            size = sum([len(name) + len(value) + 4 for name, value in incoming.fields])
+            if size > self._limits.max_header:
+                raise HeaderTooLarge(f"the header section is over {self._limits.max_header} bytes")
+            said = Said(self, incoming.fields, incoming.version, self._fields(incoming))
+            client.said = said if size <= LONG else None
+        incoming.said = said
+        return said
+
     def _fields(self, incoming: Incoming) -> RequestFields:
         """The fields of a well-framed request; RFC 9112 §2.3, §3.2, §6.1."""
         if incoming.version not in ((1, 1), (1, 0)):
             raise BadRequest("only HTTP/1.1 and HTTP/1.0 are spoken", reason="version", status=505)
-        if sum([len(name) + len(value) + 4 for name, value in incoming.fields]) > self._limits.max_header:
-            raise HeaderTooLarge(f"the header section is over {self._limits.max_header} bytes")
         fields = message.read_request_fields(incoming.fields, self._user_field)
         if incoming.version == (1, 0):
             if fields.chunked:
@@ -200,60 +210,6 @@ class Walk:
         if len(fields.hosts) > 1 or (not fields.hosts and incoming.version == (1, 1)):
             raise BadRequest("send exactly one Host header", reason="host")
         return fields
-
-    def _route(
-        self, place: Place, fields: RequestFields, target: Target, entry: Entry
-    ) -> tuple[Route, bytes]:
-        """The route, and the path at its upstream."""
-        if target.form == "asterisk":
-            raise NoRoute("`OPTIONS *` belongs to no route")
-        if place.tunnel is not None:
-            scheme, host, port = _inside(place.tunnel, fields, target)
-        elif target.form == "absolute" and (target.host, target.port) not in self._own_authorities():
-            scheme, host, port = target.scheme, target.host, target.port
-        else:
-            return self._route_here(place, target.path, entry)
-        entry.host = host  # the one that was asked for, also where it is refused
-        route = self._routes.match_host(scheme, host, port, target.path, entry.method)
-        if route is None or place.route not in (None, route):
-            raise NoRoute("no route has this host", reason="host")
-        if route.grant_hosts and not self._routes.lists(scheme, host, port):
-            entry.named_host = host
-        entry.route = route.name
-        entry.path = target.path
-        return route, target.path
-
-    def _route_here(self, place: Place, path: bytes, entry: Entry) -> tuple[Route, bytes]:
-        """The same by path, on a listener of all routes or of one."""
-        if place.route is not None:
-            route, rest = place.route, path
-        else:
-            found = self._routes.match_prefix(path)
-            if found is None:
-                raise NoRoute("no route has this prefix", reason="prefix")
-            route, rest = found
-        entry.route = route.name
-        entry.path = route.target(rest)
-        return route, entry.path
-
-    def _judge(self, route: Route, method: str, path: bytes, fields: RequestFields, entry: Entry) -> None:
-        if method == "TRACE":
-            raise PolicyDenied("TRACE would reflect the credential", reason="trace", status=405)
-        overrides = [
-            value.decode("latin-1")
-            for name, value in fields.lines
-            if name[:1] in b"xX" and name.lower().replace(b"_", b"-") in policy.METHOD_OVERRIDES
-        ]
-        decision = policy.decide(route, method, path, overrides)
-        if not decision.allowed:
-            raise PolicyDenied(
-                f"route {route.name} does not allow {method} on this path", reason=decision.reason
-            )
-        if not route.api_host:
-            raise EgressBlocked(f"route {route.name} leads to no host of its provider")
-        if route.max_body and fields.content_length is not None and fields.content_length > route.max_body:
-            raise BodyTooLarge(f"the request body is over {route.max_body} bytes")
-        entry.host = route.host
 
     def _body(self, incoming: Incoming, fields: RequestFields, route: Route) -> Body | None:
         if not fields.chunked and not fields.content_length:
@@ -286,10 +242,12 @@ class Walk:
         """Send; on an expired token renew once and replay once; hand the answer on."""
         provider = self._providers.resting(route.provider)
         if body is not None and body.whole is None and incoming.client.place.behalf is None:
-            self._lasting.begin(entry, incoming, fields, usable)
+            self._lasting.begin(entry, incoming, usable)
         answer = await self._send(incoming.method, entry, route, provider, usable, fields, target, body)
         try:
-            sign, peeked = await sign_of(provider, answer)
+            sign, peeked = (
+                (ApiSign.NONE, b"") if silent(provider, answer) else await sign_of(provider, answer)
+            )
             if sign is ApiSign.EXPIRED:
                 fresh = await self._tokens.renew(usable.key, usable, agent=entry.agent or "")
                 if fresh is not None:
@@ -303,7 +261,7 @@ class Walk:
                 elif fresh is not None:
                     reply.resend = True
             if not answer.whole:
-                self._lasting.begin(entry, incoming, fields, usable, answer)
+                self._lasting.begin(entry, incoming, usable, answer)
             if answer.status == 101:
                 await switch(reply, answer, route, usable.needles)
             else:
@@ -359,21 +317,6 @@ class Walk:
         entry.returns()
         self._pauses.heard(route, usable.key, path, entry, answer)
         return answer
-
-
-def _inside(tunnel: Inside, fields: RequestFields, target: Target) -> tuple[str, str, int]:
-    """Where a request in a tunnel goes: where the tunnel goes, or nowhere (D19)."""
-    named = [message.authority_of(value) for value in fields.hosts]
-    if tunnel.asked is not None:
-        named.append((tunnel.asked, tunnel.port))
-    if target.form == "absolute":
-        named.append((target.host, target.port if target.scheme == "https" else -1))
-    for host, port in named:
-        if (canonical_host(host), port or 443) != (tunnel.host, tunnel.port):
-            raise BadRequest("the request names another host than its tunnel", reason="host", status=421)
-    if not named:
-        raise BadRequest("send exactly one Host header", reason="host")
-    return "https", tunnel.host, tunnel.port
 
 
 def _base(place: Place, route: Route, fields: RequestFields) -> Base | None:

@@ -120,7 +120,8 @@ class Trail:
     def reserve(self) -> None:
         """Keeps a place for one record, so that work begun now can be recorded whatever happens until it ends.
         Each reservation is given back by `redeem`, `accept` or `waive`."""
-        self.ensure_room()
+        if len(self._queue) + self._reserved >= self._capacity:
+            self.ensure_room()
         self._reserved += 1
 
     def redeem(self, kind: str, /, **fields: Any) -> int:
