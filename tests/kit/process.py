@@ -71,7 +71,6 @@ class Proxy:
             "HTTPS_PROXY": dead,
             "ALL_PROXY": dead,
             "PYTHONUNBUFFERED": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
             **(env or {}),
         }
         self.process: subprocess.Popen[bytes] | None = None
@@ -137,7 +136,7 @@ class Proxy:
     @cached_property
     def trust(self) -> ssl.SSLContext:
         """Trusts the local authority of this proxy, and nobody else."""
-        shown = self.run("ca", "show", "--config", str(self.file), "--store", f"sqlite:///{self.store}")
+        shown = self.run("ca", "show", "--config", str(self.file), "--store", self.store_url)
         assert shown.returncode == 0, shown.stderr
         return ssl.create_default_context(cadata=shown.stdout)
 
