@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+import authproxy
 
 ENDING = pytest.StashKey[int]()
 
 
-def pytest_configure() -> None:
-    """A shell's background job ignores SIGINT, and so would every process of the tests, even one that is sent it."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Each of some hundred processes would otherwise compile the program for itself where bytecode is not written.
+
+    A shell's background job ignores SIGINT, and so would every process of the tests, even one that is sent it.
+    """
+    if not hasattr(config, "workerinput"):
+        compileall.compile_dir(Path(authproxy.__file__).parent, quiet=2)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,6 +41,53 @@ def rehearse(tmp_path_factory: pytest.TempPathFactory) -> Rehearse:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("report") / "rehearsal.md"
+
+
+@dataclass
+class Playing:
+    """The whole programme, under way."""
+
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+    def end(self) -> dict[str, Any]:
+        """What it told, and its exit code."""
+        code = self.process.wait(170)
+        assert code in (0, 1), (self.folder / "stderr").read_text()
+        return {**json.loads((self.folder / "stdout").read_bytes()), "exit": code}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def playing(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, report: Path
+) -> Iterator[Playing | None]:
+    """Begun with the first test of this room, if any test of the run asks how it went."""
+    if not any("played" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        yield None
+        return
+    folder = tmp_path_factory.mktemp("played")
+    with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
+        process = subprocess.Popen(
+            [sys.executable, "-c", BOOT, "rehearse", "--json", "--calls", "8", "--report", str(report)],
+            env=environ(folder),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+        )
+    yield Playing(folder, process)
+    process.terminate()
+    process.wait(20)
+
+
+@pytest.fixture(scope="session")
+def played(playing: Playing) -> dict[str, Any]:
+    return playing.end()
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from tests.kit.provider import Grant, Provider
 
 @pytest.fixture
 def provider() -> Iterator[Provider]:
-    it = Provider(life=6)
+    it = Provider(life=3)
     yield it
     it.close()
 
@@ -146,13 +146,14 @@ async def test_the_end_of_a_process_waits_for_what_the_keeper_began(
     provider.twist = slow  # type: ignore[assignment]
     assert await asyncio.to_thread(asked.wait, 40)
     stopping = asyncio.create_task(asyncio.to_thread(proxy.stop))
-    done, _ = await asyncio.wait([stopping], timeout=2)
+    done, _ = await asyncio.wait([stopping], timeout=1)
     assert not done, "it ended while the answer was on its way"
+    provider.life = 1  # so that its successor's first round has something to do
     answer.set()
     assert await stopping == 0
     provider.twist = None
     grant = provider.grants[0]
-    with Proxy(tmp_path, config, {"HOOK": SECRET}) as again:
+    with Proxy(tmp_path, settings(provider, receiver, window=0), {"HOOK": SECRET}) as again:
         await until(lambda: connection(again)["generation"] >= 3)
         assert connection(again)["state"] == "active"
     assert len(set(grant.refresh)) == len(grant.refresh)
@@ -181,7 +182,7 @@ async def test_the_end_of_a_process_waits_for_a_refresh_whose_agent_has_gone(
         agent.sendall(b"GET /kit/x HTTP/1.1\r\nHost: localhost\r\nX-User-ID: alice\r\n\r\n")
         assert await asyncio.to_thread(asked.wait, 20)
     stopping = asyncio.create_task(asyncio.to_thread(proxy.stop))
-    done, _ = await asyncio.wait([stopping], timeout=2)
+    done, _ = await asyncio.wait([stopping], timeout=1)
     assert not done, "it ended while the answer was on its way"
     answer.set()
     assert await stopping == 0
