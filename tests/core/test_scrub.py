@@ -130,6 +130,7 @@ def test_field_values() -> None:
         ("application/json; charset=utf-8", True),
         ("application/problem+json", True),
         ("text/event-stream", True),
+        ("application/x-ndjson", True),
         ("image/png", False),
         ("application/octet-stream", False),
         ("", True),

@@ -218,6 +218,13 @@ BROKEN = {
     "data-lf-only": b"5\r\nhello\n0\r\n\r\n",
     "data-no-crlf": b"5\r\nhello0\r\n\r\n",
     "last-chunk-lf": b"5\r\nhello\r\n0\n\r\n",
+    # wire.md 8: extensions and trailers are small, all together; a size has as many digits as it needs
+    "extension-long": b"5;" + b"a" * 5000 + b"\r\nhello\r\n0\r\n\r\n",
+    "extensions-many": b"1;aaaaaaaaaaaaaaaaaaaaaaaa\r\nx\r\n" * 220 + b"0\r\n\r\n",
+    "extension-of-the-last": b"5\r\nhello\r\n0;" + b"a" * 5000 + b"\r\n\r\n",
+    "trailer-long": b"5\r\nhello\r\n0\r\nX-T: " + b"a" * 5000 + b"\r\n\r\n",
+    "trailers-many": b"5\r\nhello\r\n0\r\n" + (b"X-T: " + b"a" * 90 + b"\r\n") * 60 + b"\r\n",
+    "size-of-17-digits": b"00000000000000005\r\nhello\r\n0\r\n\r\n",
     "end-lf": b"5\r\nhello\r\n0\r\n\n",
     "extension-lf": b"5;a\nb\r\nhello\r\n0\r\n\r\n",
     "extension-nul": b"5;a\x00b\r\nhello\r\n0\r\n\r\n",

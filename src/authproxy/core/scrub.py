@@ -26,9 +26,16 @@ _TEXT = (
     "application/json",
     "application/xml",
     "application/javascript",
+    "application/x-javascript",
     "application/x-www-form-urlencoded",
+    "application/x-ndjson",
+    "application/x-jsonlines",
+    "application/ndjson",
+    "application/graphql",
+    "application/yaml",
+    "application/x-yaml",
 )
-_TEXT_SUFFIXES = ("+json", "+xml")
+_TEXT_SUFFIXES = ("+json", "+xml", "+yaml", "+json-seq")
 
 
 def needles_of(token: bytes) -> tuple[bytes, ...]:

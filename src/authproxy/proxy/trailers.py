@@ -1,29 +1,91 @@
-"""Tells whether a chunked request ended without trailers, for aiohttp's parser would take the last for the next head's.
+"""Follows where requests and their chunked bodies end: whether with trailers, and that their framing stays small.
 
-A trailer must never be read as a field (RFC 9110 §6.5.1): who sent some, or may have, gets no second request on that
+aiohttp's parser takes trailers for fields of the next head, and neither tells of them nor bounds chunk extensions. A
+trailer must never be read as a field (RFC 9110 §6.5.1): who sent some, or may have, gets no second request on that
 connection.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-_BARE_END = b"\r\n0\r\n\r\n"
-_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[^\r\n]*)?\r\n")
+from aiohttp.http_exceptions import TransferEncodingError
+
+MOST = 4096
+"""Bytes of chunk extensions in one body, and of trailers."""
+
+_END = b"\r\n\r\n"
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:;[^\r\n]*)?)\r\n")
+
+
+class Chunks:
+    """The place in one chunked body (RFC 9112 §7.1). The parser judges its grammar; this one counts."""
+
+    __slots__ = ("_extra", "_last", "_left", "_line", "bare", "content", "ended", "excess")
+
+    def __init__(self, content: Any) -> None:
+        self.content = content
+        self.bare = True  # no trailers so far
+        self.ended = False
+        self.excess = False  # of a size's digits, of extensions or of trailers
+        self._left = 0  # of a chunk's bytes and the line break behind them
+        self._line = b""  # the beginning of a line that is not whole
+        self._last = False  # whether the chunk of size 0 was there
+        self._extra = 0
+
+    def feed(self, data: bytes, at: int) -> int:
+        """Take the bytes from `at` on; says up to where they belong to this body."""
+        size = len(data)
+        while at < size and not self.ended and not self.excess:
+            if self._left:
+                step = min(self._left, size - at)
+                self._left -= step
+                at += step
+                continue
+            end = data.find(b"\n", at) + 1
+            if not end:
+                self._line += data[at:]
+                self.excess = self._extra + len(self._line) > MOST
+                return size
+            line, self._line = self._line + data[at:end], b""
+            at = end
+            self._read(line)
+        return at
+
+    def _read(self, line: bytes) -> None:
+        if not self._last:
+            match = _SIZE.fullmatch(line)
+            if match is None:
+                self.excess = True
+                return
+            self._left = int(match[1], 16)
+            self._extra += len(match[2])
+            if self._left:
+                self._left += 2
+            else:
+                self.excess, self._last, self._extra = self._extra > MOST, True, 0
+                return
+        elif line == b"\r\n":
+            self.ended = True
+        else:
+            self.bare = False
+            self._extra += len(line)
+        self.excess = self._extra > MOST
 
 
 class Ends:
-    """How the chunked bodies of one connection ended."""
+    """Where the requests of one connection end, as their bytes pass."""
 
-    __slots__ = ("_at_start", "_bare", "_open", "_tail")
+    __slots__ = ("_bare", "_begun", "_chunks", "_left", "_lost")
 
     def __init__(self) -> None:
-        self._at_start = True  # whether the next byte is a head's first
         self._bare: list[Any] = []
-        self._open: Any = None
-        self._tail = b""
+        self._begun = b""  # the last bytes of a head that is not whole
+        self._chunks: Chunks | None = None  # the body under way, where it comes in chunks
+        self._left = 0  # what is to come of a body of known length
+        self._lost = False  # whether it is not known where in a request the next byte is
 
     def bare(self, content: Any) -> bool:
         """Whether this chunked body has ended, and with no trailers for certain."""
@@ -35,66 +97,75 @@ class Ends:
 
     def passed(self, data: bytes, taken: Sequence[tuple[Any, Any]], *, full: bool) -> None:
         """The parser has had these bytes, and found the heads of `taken` in them: messages and their bodies. `full`
-        says that it may have kept some of the bytes for later."""
-        self._tail = data[-7:] if len(data) >= 7 else (self._tail + data)[-7:]
+        says that it may have kept some of the bytes for later.
+
+        A body with more framing than it may have is marked as one that is not framed as announced.
+        """
         if full:
-            self._open, self._at_start = None, False
-        elif taken:
-            self._heads(data, taken)
-        elif self._open is None:
-            self._at_start = self._at_start and not data
-        elif self._open.is_eof():
-            self._ended(self._open)
-
-    def _heads(self, data: bytes, taken: Sequence[tuple[Any, Any]]) -> None:
-        self._open = None  # where one was, what follows it came with its end: that is not looked into
-        last, body = taken[-1]
-        if len(taken) > 1:
-            self._walk(data, taken)
-        self._at_start = body.is_eof() and self._tail.endswith(b"\r\n\r\n")
-        if getattr(last, "chunked", False):
-            if not body.is_eof():
-                self._open = body
-            elif not self.bare(body):
-                self._ended(body)
-
-    def _ended(self, body: Any) -> None:
-        """With these bytes, behind which there is no other head: at most the first part of one, which has no end."""
-        self._open = None
-        self._at_start = self._tail.endswith(b"\r\n\r\n")
-        if self._tail == _BARE_END:
-            self._bare.append(body)
-
-    def _walk(self, data: bytes, taken: Sequence[tuple[Any, Any]]) -> None:
-        """Follow requests that came in one piece, one behind the other."""
-        at = 0 if self._at_start else -1
-        for message, body in taken:
-            if at < 0:
-                return
-            if data[at : at + 2] == b"\r\n":
-                at += 2
-            at = data.find(b"\r\n\r\n", at) + 4
-            if at < 4:
-                return
-            if getattr(message, "chunked", False):
-                at = _end(data, at)
-                if at >= 0:
-                    self._bare.append(body)
+            self._lose()
+            return
+        if len(taken) == 1 and self._chunks is None and not self._left and _whole(data, *taken[0]):
+            self._begun, self._lost = b"", False
+            return
+        messages = iter(taken)
+        at, size = 0, len(data)
+        while at < size and not self._lost:
+            if self._left:
+                step = min(self._left, size - at)
+                self._left -= step
+                at += step
+            elif self._chunks is not None:
+                at = self._body(self._chunks, data, at)
             else:
-                at += _length(message)
+                at = self._head(data, at, messages)
+        if next(messages, None) is not None:
+            self._lose()
+
+    def _lose(self) -> None:
+        self._begun, self._chunks, self._left, self._lost = b"", None, 0, True
+
+    def _body(self, chunks: Chunks, data: bytes, at: int) -> int:
+        at = chunks.feed(data, at)
+        if chunks.excess:
+            chunks.content.set_exception(TransferEncodingError("too much framing"))
+            self._lose()
+        elif chunks.ended:
+            self._chunks = None
+            if chunks.bare:
+                self._bare.append(chunks.content)
+        return at
+
+    def _head(self, data: bytes, at: int, messages: Iterator[tuple[Any, Any]]) -> int:
+        """Past the end of the head at `at`, or of all bytes where it goes on."""
+        if not self._begun:
+            while data[at : at + 1] in (
+                b"\r",
+                b"\n",
+            ):  # before a request line they mean nothing (RFC 9112 §2.2)
+                at += 1
+        early = (self._begun + data[at : at + 3]).find(_END)
+        end = data.find(_END, at) if early < 0 else at + early - len(self._begun)
+        if end < 0 and early < 0:
+            self._begun = (self._begun + data[at:])[-3:]
+            return len(data)
+        self._begun = b""
+        message, body = next(messages, (None, None))
+        if message is None or getattr(message, "upgrade", True) or message.method == "CONNECT":
+            self._lose()  # the parser is not there yet, or what follows are no requests
+        elif message.chunked:
+            self._chunks = Chunks(body)
+        else:
+            self._left = _length(message)
+        return end + len(_END)
 
 
-def _end(data: bytes, at: int) -> int:
-    """Where the chunked body at `at` ends; -1 where it has trailers or ends elsewhere."""
-    while (size := _SIZE.match(data, at)) is not None:
-        if int(size[1], 16) == 0:
-            return size.end() + 2 if data[size.end() : size.end() + 2] == b"\r\n" else -1
-        at = size.end() + int(size[1], 16) + 2
-    return -1
+def _whole(data: bytes, message: Any, body: Any) -> bool:
+    """Whether these bytes end with this request, which is the only one that began or ended in them."""
+    return data.endswith(_END) and body.is_eof() and not getattr(message, "chunked", True)
 
 
 def _length(message: Any) -> int:
-    for name, value in getattr(message, "raw_headers", ()):
+    for name, value in message.raw_headers:
         if name.lower() == b"content-length" and value.isdigit():
             return int(value)
     return 0
