@@ -7,14 +7,8 @@ the transport itself. What the parser refuses is answered here in the one shape 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import os
 import re
-import socket
-import struct
-import sys
-import termios
 from collections.abc import Awaitable
 from math import inf
 from typing import Any, Protocol, cast
@@ -29,6 +23,7 @@ from authproxy.core.config import Limits, Timeouts
 from authproxy.core.errors import BadRequest, HeaderTooLarge, Overloaded, Refusal
 from authproxy.proxy.limits import Crowd
 from authproxy.proxy.place import MAIN, Place
+from authproxy.proxy.sockets import cut, is_loopback, queued
 from authproxy.proxy.trailers import Ends
 from authproxy.proxy.turns import Turns
 
@@ -43,7 +38,6 @@ _UNHEARD = 2.0  # seconds in which a connection that is one too many may say wha
 
 _LAST = 5.0  # seconds for the last bytes of answers when the listener ends
 
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER without a wait: close is a reset
 HALF_CLOSED = 0.8
 """Seconds that a request under way is given after its agent has closed the sending half of the connection."""
 
@@ -362,34 +356,6 @@ def refusal_of(exc: BaseException) -> Refusal:
     ):
         return HeaderTooLarge("the request line or a header line is over the limit")
     return BadRequest("the request is not well-formed HTTP/1.1", reason="syntax")
-
-
-def cut(transport: asyncio.Transport) -> None:
-    """Close so that the peer sees a reset: nobody must take what broke off for what was meant."""
-    sock = transport.get_extra_info("socket")
-    if sock is not None:  # it may be gone already; ValueError is uvloop's word for that
-        with contextlib.suppress(OSError, ValueError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-    transport.abort()
-
-
-def queued(transport: asyncio.Transport) -> int:
-    """Bytes that the kernel holds for a peer which has not taken them yet; 0 where it does not tell.
-
-    Of a large buffer a third must be free before the loop hears of it, which takes a slow reader minutes.
-    """
-    if sys.platform != "linux":
-        return 0
-    held = bytearray(4)
-    sock = transport.get_extra_info("socket")
-    with contextlib.suppress(OSError, ValueError):  # closed just now, or a socket of another kind
-        fcntl.ioctl(-1 if sock is None else sock.fileno(), termios.TIOCOUTQ, held)
-    return int.from_bytes(held, sys.byteorder)
-
-
-def is_loopback(address: str) -> bool:
-    """Whether a peer's address is this host's loopback."""
-    return address.startswith(("127.", "::ffff:127.")) or address == "::1"
 
 
 class Listener(web.Server):

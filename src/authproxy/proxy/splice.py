@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from authproxy.proxy.exchange import Origin, late, unreachable
-from authproxy.proxy.server import Client, cut
+from authproxy.proxy.server import Client
+from authproxy.proxy.sockets import cut
 
 _LINGER = 30.0  # seconds for which a peer may take the last bytes of a tunnel that has ended
 _BUFFER = 256 * 1024  # bytes that wait for the other side before this one is paused
