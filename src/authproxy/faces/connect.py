@@ -16,6 +16,7 @@ from authproxy.core.errors import BadRequest
 from authproxy.core.model import Flow, FlowStatus
 from authproxy.faces import pages
 from authproxy.faces.edge import host_of, is_local_name
+from authproxy.store.admission import USER_DISABLED
 
 _COOKIE = re.compile(r"[A-Za-z0-9_-]{43}")
 _WAITING = frozenset({FlowStatus.NOT_STARTED, FlowStatus.PENDING})
@@ -124,6 +125,8 @@ class Connect:
         return pages.ended(flow, provider, form=again, link=link)
 
     def _may_restart(self, flow: Flow) -> bool:
+        if flow.reason == USER_DISABLED:
+            return False
         return flow.status in _AGAIN and self._clock() < flow.created_at + RESTART_WITHIN
 
     async def _pressed(self, request: web.Request, flow: Flow) -> str:

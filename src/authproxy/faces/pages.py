@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from authproxy.core.errors import Act, Refusal
 from authproxy.core.model import DEFAULT_ACCOUNT, Flow, FlowStatus
+from authproxy.store.admission import USER_DISABLED
 
 _STYLE = """
 :root{color-scheme:light dark;--ink:#16202c;--soft:#566375;--line:#d9dfe7;--page:#f3f5f8;--card:#fff;--act:#0b5fd7;
@@ -119,9 +120,10 @@ def refused(refusal: Refusal, request_id: str) -> str:
         "other_browser": "Each link is bound to the browser that began with it.",
         "no_cookie": "authproxy uses one cookie, to know that it is still you who comes back.",
         "bad_form": "A page that was open for long is not believed any more.",
+        USER_DISABLED: "Only an operator can change that.",
     }
     advice = (
-        own.get(refusal.reason or "")
+        own.get(refusal.reason or refusal.code)
         or {
             Act.FIX_REQUEST: "Ask for a new link where you got this one.",
             Act.ASK_USER: "Ask for a new link where you got this one.",
@@ -153,6 +155,9 @@ def _words(flow: Flow, provider: str) -> tuple[str, str, Sequence[str]]:
             return ("This link has expired", "", ("Links are good for a short time only.", again))
         case FlowStatus.SUPERSEDED:
             return ("This link was replaced", "", ("A newer link or connection took its place.",))
+        case FlowStatus.FAILED if flow.reason == USER_DISABLED:
+            barred = (f"{user} has been disabled by an operator.", "Nothing was stored.")
+            return (f"{provider} was not connected", "bad", barred)
         case FlowStatus.FAILED:
             return (f"{provider} was not connected", "bad", (_why(flow.reason, provider), again))
         case FlowStatus.CONFIRMING:
