@@ -303,6 +303,7 @@ class App:
             self._inquiries.recognise_by(desk)
         if self._plane is not None:
             self._plane.take(config, desk, routes, redial=config.egress != before.egress)
+        await self.control.tools.prepare()
 
     async def close(self) -> None:
         """Stop accepting, drain requests, drain refreshes, flush the trail, close the store."""

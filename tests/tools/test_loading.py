@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from authproxy.core.packaged import packaged_routes
-from authproxy.tools.loading import function_name, read_toolbox, toolbox
+from authproxy.tools.loading import function_name, read_toolbox, tool_routes, toolbox
 from authproxy.tools.rows import RowFault, segment
 from authproxy.tools.tool import Answer, Call, Json, ToolError
 
@@ -70,6 +70,11 @@ def test_every_kit_stands_on_a_route_of_the_catalogue() -> None:
         assert packaged_routes()[kit.route].provider == kit.provider
 
 
+def test_pages_are_named_for_their_routes() -> None:
+    """So a proxy without one of these routes need not read any of them."""
+    assert tool_routes() == {kit.route for kit in toolbox().kits.values()}
+
+
 @pytest.mark.parametrize("name", sorted(ALIASES))
 def test_names_of_older_documents_mean_what_they_meant(name: str) -> None:
     tool = toolbox().find(name)
@@ -119,7 +124,7 @@ def test_a_grant_may_say_scopes_in_other_words() -> None:
             "made": page(
                 row(scopes=["read", "write", "other"]), grant_scopes={"read": ["api"], "write": ["api", "x"]}
             )
-        }
+        }.items()
     )
     (tool,) = made
     assert tool.scopes == ("read", "write", "other")
@@ -147,7 +152,7 @@ def test_functions_are_named_after_their_tools() -> None:
 
 def test_a_row_without_its_function_is_named_and_not_offered() -> None:
     rows = [row(), {"name": "DoMore", "marks": "W"}, row(name="Shaped", answer="nobody_wrote_it")]
-    made = read_toolbox({"made": page(*rows), "aliases": {"Old.DoMore": "Made.DoMore"}})
+    made = read_toolbox({"made": page(*rows), "aliases": {"Old.DoMore": "Made.DoMore"}}.items())
     assert made.missing == ("Made.DoMore", "Made.Shaped")
     assert [tool.name for tool in made] == ["GetThing"]
     assert made.find("Made.DoMore") is made.find("Old.DoMore") is None
@@ -198,7 +203,7 @@ def test_a_row_without_its_function_is_named_and_not_offered() -> None:
 )
 def test_a_page_that_is_not_as_it_should_be_is_refused(pages: dict[str, Any]) -> None:
     with pytest.raises(RowFault):
-        read_toolbox(pages)
+        read_toolbox(pages.items())
 
 
 class Recorder:
@@ -246,7 +251,7 @@ PARAMETERS = [
     ],
 )
 async def test_a_row_that_is_one_request(given: dict[str, Any], query: Any, body: Any) -> None:
-    (tool,) = read_toolbox({"made": page(row(request=REQUEST, parameters=PARAMETERS))})
+    (tool,) = read_toolbox([("made", page(row(request=REQUEST, parameters=PARAMETERS)))])
     api = Recorder()
     value = await tool.run(Call({"thing_id": "ü b@c", "number": 7, **given}, api, 0, "alice"))
     assert value == {"whole": "answer"}

@@ -26,7 +26,7 @@ from authproxy.metrics import Metrics
 from authproxy.store.audit import Trail
 from authproxy.store.vault import Vault
 from authproxy.tools.failures import CONSENT
-from authproxy.tools.loading import Kit, Toolbox
+from authproxy.tools.loading import NO_TOOLS, Kit, Toolbox, tool_routes
 from authproxy.tools.running import Errand, Runner, WalkApi
 from authproxy.tools.scopes import asked_scopes, needed_scopes
 from authproxy.tools.tool import Input, Json, Kind, Tool, ToolError
@@ -150,8 +150,7 @@ class Tools:
 
     async def prepare(self) -> None:
         """Read the tools beside the loop, before somebody asks for them."""
-        if self._limits().enabled:
-            await asyncio.to_thread(self._toolbox)
+        await asyncio.to_thread(self._tools)
 
     # --- which there are
 
@@ -159,7 +158,7 @@ class Tools:
         """The tools that this caller may call, by name: of configured routes, and within what its credential says."""
         return [
             tool
-            for tool in self._toolbox()
+            for tool in self._tools()
             if not tool.hidden
             and (toolkit is None or tool.toolkit.casefold() == toolkit.casefold())
             and self._offered(caller, tool)
@@ -168,7 +167,7 @@ class Tools:
     def get(self, caller: Caller, name: str, version: str | None = None) -> Tool:
         """One of them by any spelling of its name, `Toolkit.Name@version` among them. Raises NotFound."""
         name, _, said = name.partition("@")
-        tool = self._toolbox().find(name) if len(name) <= 200 else None
+        tool = self._tools().find(name) if len(name) <= 200 else None
         if tool is None or not self._offered(caller, tool):
             raise NotFound(_unknown(name, tool), reason="tool")
         wanted = version or said
@@ -179,6 +178,11 @@ class Tools:
     def kit(self, tool: Tool) -> Kit:
         """The toolkit of a tool."""
         return self._toolbox().kit(tool)
+
+    def _tools(self) -> Toolbox:
+        """All of them; none where no route is one of theirs: they are some 4 MB, which most proxies have no use for."""
+        offered = self._limits().enabled and any(self._routes().get(name) for name in tool_routes())
+        return self._toolbox() if offered else NO_TOOLS
 
     def _offered(self, caller: Caller, tool: Tool) -> bool:
         if not self._limits().enabled or self._routes().get(tool.route) is None:
@@ -440,7 +444,7 @@ def _user(caller: Caller, user: str | None) -> str:
 def _unknown(name: str, tool: Tool | None) -> str:
     if tool is not None:
         return f"{tool.qualified_name} is not offered here: its route is not configured, or this caller may not call it"
-    return "There is no such tool; GET /v1/tools lists them"
+    return "There is no such tool here; GET /v1/tools lists those that have a route"
 
 
 __all__ = ["Asked", "Gate", "Kind", "Outcome", "Requirement", "ToolError", "Tools"]

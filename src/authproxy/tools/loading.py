@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import importlib.resources
 import importlib.util
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
 
@@ -20,6 +20,7 @@ from authproxy.tools.rows import RowFault, request_of
 from authproxy.tools.tool import MISSING, Answer, Json, Marks, Parameter, Tool, ToolError
 
 _PACKAGE = "authproxy.tools.kits"
+_FOLDER = Path(__file__).parent / "kits"
 _ALIASES = "aliases"  # the page of names that older documents use
 # libyaml where PyYAML was built with it: some eight times faster
 _Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -103,6 +104,9 @@ class Toolbox:
         return self.kits[tool.toolkit]
 
 
+NO_TOOLS = Toolbox(MappingProxyType({}), (), (), MappingProxyType({}))
+
+
 def toolbox() -> Toolbox:
     """The packaged tools; read when they are first asked for, which takes a third of a second. Raises RowFault where
     the package is not whole."""
@@ -115,13 +119,18 @@ def _packaged() -> Toolbox:
     return read_toolbox(_pages())
 
 
-def read_toolbox(pages: Mapping[str, Any]) -> Toolbox:
-    """The same from pages by their names. A page's functions are those of the module of its name among the kits."""
+def tool_routes() -> frozenset[str]:
+    """The routes that the packaged tools send to, told from the names of their pages: none is read for it."""
+    return frozenset(file.stem.replace("_", "-") for file in _files() if file.stem != _ALIASES)
+
+
+def read_toolbox(pages: Iterable[tuple[str, Any]]) -> Toolbox:
+    """The same from pages and their names. A page's functions are those of the module of its name among the kits."""
     kits: dict[str, Kit] = {}
     tools: list[Tool] = []
     missing: list[str] = []
     aliases: dict[str, str] = {}
-    for name, page in pages.items():
+    for name, page in pages:
         if name == _ALIASES:
             aliases.update(_mapping(page, name))
             continue
@@ -319,13 +328,13 @@ def _module(page: str) -> ModuleType | None:
     return importlib.import_module(name) if importlib.util.find_spec(name) is not None else None
 
 
-def _pages() -> dict[str, Any]:
-    folder = importlib.resources.files(_PACKAGE)
-    files = sorted(
-        (item for item in folder.iterdir() if item.name.endswith(".yaml")), key=lambda one: one.name
-    )
-    # a safe loader, chosen above for its speed
-    return {
-        file.name.removesuffix(".yaml"): yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506
-        for file in files
-    }
+def _pages() -> Iterator[tuple[str, Any]]:
+    """One after the other: what a page was read into is let go of before the next, and its memory used again."""
+    for file in _files():
+        # a safe loader, chosen above for its speed
+        yield file.stem, yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506
+
+
+@cache
+def _files() -> tuple[Path, ...]:
+    return tuple(sorted(_FOLDER.glob("*.yaml")))
