@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -22,6 +21,7 @@ from authproxy import log
 from authproxy.app import Address, App
 from authproxy.core.model import DEFAULT_TENANT, Caller
 from authproxy.core.strict import read_config
+from authproxy.listening import port_set_aside
 from authproxy.sandbox import Sandbox, Settings, approve
 from authproxy.store.sealing import generate_key
 
@@ -117,7 +117,7 @@ async def _stage() -> AsyncIterator[Stage]:
         stack.push_async_callback(sandbox.close)
         base = await sandbox.start(port=0)
         host = base.removeprefix("http://")
-        control = _free_port()
+        control = port_set_aside()
         environ = {
             "DEMO_CLIENT_SECRET": "authproxy-demo-secret",
             "AUTHPROXY_KEYS": generate_key(),
@@ -364,9 +364,3 @@ def _short(digests: set[str]) -> str:
 
 def _no_file(path: str) -> str:
     raise FileNotFoundError(path)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

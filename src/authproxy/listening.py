@@ -38,6 +38,19 @@ Handed = Mapping[str, Sequence[socket.socket]]
 none of these."""
 
 
+def port_set_aside() -> int:
+    """A port of loopback for a listener that is yet to come and whose port must be known before. Its last connection
+    has just ended, so for a minute nobody gets it who does not ask for this very one. Raises OSError."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        held.listen(1)
+        with socket.create_connection(held.getsockname()) as caller:
+            held.accept()[0].close()
+            caller.recv(1)  # who closes first is who waits: it must be this end
+        return int(held.getsockname()[1])
+
+
 async def listen_data(
     serve: Serves,
     place: Place,

@@ -6,7 +6,6 @@ import asyncio
 import os
 import platform
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
@@ -19,6 +18,7 @@ import aiohttp
 
 from authproxy import __version__
 from authproxy.core.config import Refresh
+from authproxy.listening import port_set_aside
 from authproxy.rehearsal.answers import Trouble
 from authproxy.rehearsal.ground import Ground, Timing
 from authproxy.sandbox import Sandbox, Settings
@@ -70,7 +70,7 @@ class _Replicas:
 
     async def start(self, http: aiohttp.ClientSession) -> str:
         """One more; returns where agents reach it."""
-        listen, control = _free_port(), self.control if not self._count else _free_port()
+        listen, control = port_set_aside(), self.control if not self._count else port_set_aside()
         self._count += 1
         words = self.folder / f"replica-{self._count}.log"
         with words.open("wb") as errors:
@@ -125,7 +125,7 @@ async def embedded_ground(switches: Mapping[str, Any]) -> AsyncIterator[Ground]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="authproxy-rehearsal-")))
         sandbox = Sandbox(Settings(switches=switches))
         base = await sandbox.start(port=0)
-        control = _free_port()
+        control = port_set_aside()
         text = _ROUTES.format(
             control=f"http://127.0.0.1:{control}",
             sandbox=base,
@@ -202,9 +202,3 @@ async def _ready(http: aiohttp.ClientSession, control: int) -> bool:
             return answer.status == 200
     except aiohttp.ClientError:
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
