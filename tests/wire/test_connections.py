@@ -95,6 +95,31 @@ async def test_what_was_pipelined_behind_a_malformed_request_is_not_served(lane:
 
 
 @pytest.mark.scenario("G13")
+@pytest.mark.parametrize("before", [1, 3])
+async def test_a_malformed_request_does_not_take_those_before_it_along(lane: Lane, before: int) -> None:
+    async with lane.upstream([KEPT]) as upstream, await lane.dial() as wire:
+        good = b"".join(lane.ask(rest=b"/%d" % n) for n in range(before))
+        await wire.send(good + b"GET / HTTP/1.1\r\nHost : x\r\n\r\n")
+        for _ in range(before):
+            assert (await wire.response()).status == 200
+        assert_problem(await wire.response(), "bad_request")
+        await assert_closes(wire)
+    assert [m.head.target for m in upstream.requests] == [b"/%d" % n for n in range(before)]
+
+
+@pytest.mark.scenario("G13")
+async def test_a_head_without_an_end_is_refused_long_before_the_parser_would(lane: Lane) -> None:
+    """128 fields of 32 KB each are within the limits of lines: what counts is all of it."""
+    async with lane.upstream() as upstream, await lane.dial() as wire:
+        await wire.send(b"GET / HTTP/1.1\r\nHost: x\r\n")
+        for number in range(7):
+            await wire.send(b"X-%d: %b\r\n" % (number, b"v" * 16_000))
+        assert_problem(await wire.response(), "header_too_large")
+        await assert_closes(wire)
+        await lane.prove_untouched(upstream)
+
+
+@pytest.mark.scenario("G13")
 async def test_a_refusal_does_not_cost_the_connection_when_nothing_is_unread(lane: Lane) -> None:
     async with lane.upstream([KEPT]) as upstream, await lane.dial() as wire:
         await wire.send(lane.ask(user=None))

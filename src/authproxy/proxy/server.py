@@ -38,6 +38,14 @@ _UNHEARD = 2.0  # seconds in which a connection that is one too many may say wha
 
 _LAST = 5.0  # seconds for the last bytes of answers when the listener ends
 
+_APART = 8  # requests of one read that are given to the parser one by one
+_BODILESS = (
+    b"GET ",
+    b"HEAD ",
+    b"OPTIONS ",
+    b"DELETE ",
+)  # as a rule: a part more costs time, and nothing else
+
 HALF_CLOSED = 0.8
 """Seconds that a request under way is given after its agent has closed the sending half of the connection."""
 
@@ -135,6 +143,7 @@ class Client(Turns):
     __slots__ = (
         "_flushed",
         "_head_since",
+        "_head_size",
         "_line",
         "_listener",
         "_peer",
@@ -160,6 +169,7 @@ class Client(Turns):
         self.place = place
         self._listener = manager
         self._head_since: float | None = None
+        self._head_size = 0
         self._tunnelling: asyncio.Task[Any] | None = None
         self.content: Any = None  # the body of the request that was taken last
         self.chunked = False  # how it came
@@ -170,9 +180,7 @@ class Client(Turns):
         self.surplus: str | None = None  # the limit by which this connection is one too many
         self.ending = "client_closed"  # what it means that the connection ends before an answer does
         self.cut_off = False  # whether it was us who ended it
-        self.said: Any = (
-            None  # what the walk has read in the last request's fields; the next may say the same
-        )
+        self.said: Any = None  # what the walk has read in the last request's fields
         self.wrote = 0
         self._line: asyncio.Transport | None = None  # the transport, also where it is being closed
         self._peer: str | None = None
@@ -206,6 +214,16 @@ class Client(Turns):
             self._listener.crowd.leave(self._peer)
 
     def data_received(self, data: bytes) -> None:
+        # A head that cannot be read would take those before it along, if they came in one piece.
+        for _ in range(_APART):
+            end = data.find(b"\r\n\r\n") + 4
+            if end == len(data) or end < 4 or not data.startswith(_BODILESS):
+                break
+            self._received(data[:end])
+            data = data[end:]
+        self._received(data)
+
+    def _received(self, data: bytes) -> None:
         first, self._silent_since = self._silent_since is not None, None
         # Not by the current request, which there is none of for a turn of the loop after the message was taken: what
         # comes then is its body.
@@ -215,8 +233,14 @@ class Client(Turns):
         waiting = len(self._messages)
         super().data_received(data)
         self.ends.passed(data, list(self._messages)[waiting:], full=len(self._messages) >= MAX_MSG_QUEUE_SIZE)
-        # What did not complete a head while no request is under way is a head that trickles in.
-        if self._messages or not head or self._current_request is not None:
+        if self._messages or not head:
+            self._head_since, self._head_size = None, 0
+            return
+        # What did not complete a head is a head that trickles in.
+        self._head_size += len(data)
+        if self._head_size > self._listener.most_head:
+            self.unread(HeaderTooLarge("the header section is over the limit, and goes on"))
+        elif self._current_request is not None:
             self._head_since = None
         elif self._head_since is None and data:
             self._head_since = self._loop.time()
@@ -351,6 +375,8 @@ class Client(Turns):
 
 def refusal_of(exc: BaseException) -> Refusal:
     """The parser's fault in our words; the exception's own text quotes the request and is dropped."""
+    if isinstance(exc, Refusal):
+        return exc
     if isinstance(exc, LineTooLong) or (
         isinstance(exc, HttpProcessingError) and "too many" in exc.message.lower()
     ):
@@ -384,6 +410,7 @@ class Listener(web.Server):
             read_bufsize=_READ_AHEAD,
         )
         self.crowd = Crowd(limits) if crowd is None else crowd
+        self.most_head = limits.max_header + limits.max_line
         self._timeouts = timeouts
         self._place = place
         self._sweeper: asyncio.TimerHandle | None = None

@@ -8,11 +8,13 @@ request costs.
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from typing import Any
 
 import structlog
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.web_protocol import RequestHandler, RequestPayloadError
+from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
 
 from authproxy.core.errors import Refusal
 
@@ -24,10 +26,10 @@ class Turns(RequestHandler):
 
     __slots__ = ()
 
+    @abstractmethod
     def incoming(self, message: Any, content: Any) -> Any:
         """The request that the walk gets, of a head and a body; `message` is what the parser made of them, or the
         fault that it found."""
-        raise NotImplementedError
 
     async def start(self) -> None:
         """Serve until the connection or the listener ends."""
@@ -54,6 +56,13 @@ class Turns(RequestHandler):
             self._task_handler = None
             if self.transport is not None:
                 self.transport.close()
+
+    def unread(self, why: Exception) -> None:
+        """What has come so far is no request, and what comes from now on is not looked at."""
+        self._messages.append((_ErrInfo(status=400, exc=why, message=""), EMPTY_PAYLOAD))
+        self._upgraded = True  # aiohttp's word for bytes that its parser must not see
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     async def _next(self) -> None:
         self._waiter = self._loop.create_future()
