@@ -4,7 +4,6 @@ what comes of one after the other. SQLite runs writers one after the other anywa
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import itertools
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -145,9 +144,7 @@ async def told(act: Act, vault: Vault, connection_id: str, lease: Leased) -> Any
 
 
 async def begun(vault: Vault, number: int, *, lapsed: bool) -> tuple[str, Leased]:
-    kept = await vault.keep_grant(
-        grant(dataclasses.replace(KEY, user=f"u{number}"), word="old", grant_id="first"), []
-    )
+    kept = await vault.keep_grant(grant(KEY._replace(user=f"u{number}"), word="old", grant_id="first"), [])
     lease = await vault.lease(kept.id, holder="holder", seconds=0 if lapsed else 60)
     assert lease is not None
     return kept.id, lease
@@ -241,7 +238,7 @@ async def test_overlapping_transactions_are_as_if_one_after_the_other(
 async def test_flows_are_counted_and_made_as_one(replicas: tuple[Vault, Vault, Vault]) -> None:
     _, *two = replicas
     for turn in range(6):
-        key = dataclasses.replace(KEY, user=f"f{turn}")
+        key = KEY._replace(user=f"f{turn}")
         doors = [gated(vault) for vault in two]
         tasks = [asyncio.create_task(vault.create_flow(flow(key), Secret("v"), most=1)) for vault, _ in doors]
         gates = [gate for _, gate in doors]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import signal
 import subprocess
 import sys
@@ -274,7 +273,7 @@ async def test_a_name_that_is_no_text_is_the_requests_fault(open_: Open) -> None
     vault = await open_()
     for name in ("\udcff", "a\0b"):
         with pytest.raises(BadRequest):
-            await vault.find(dataclasses.replace(KEY, user=name))
+            await vault.find(KEY._replace(user=name))
     await vault.keep_grant(grant(provider_account="a\0b"), [event(user="a\0b")])
 
 

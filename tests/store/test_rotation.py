@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -30,8 +29,8 @@ async def opened(url: str, *keys: str) -> Vault:
 async def fill(vault: Vault) -> None:
     """Something in every sealed column."""
     for number in range(5):
-        await vault.keep_grant(grant(dataclasses.replace(KEY, user=f"user-{number}"), word=str(number)), [])
-    gone = await vault.keep_grant(grant(dataclasses.replace(KEY, user="gone")), [])
+        await vault.keep_grant(grant(KEY._replace(user=f"user-{number}"), word=str(number)), [])
+    gone = await vault.keep_grant(grant(KEY._replace(user="gone")), [])
     await vault.disconnect(gone.id, [], owed=Owing("rev-1", NOW, NOW))
     made = flow()
     await vault.create_flow(made, Secret("CANARY-verifier"))
@@ -74,7 +73,7 @@ async def test_two_processes_with_different_newest_keys_lose_nothing(shared_url:
     """Each seals under its own; both open both; and each reseals while the other commits."""
     old, new = generate_key(), generate_key()
     one, two = await opened(shared_url, old, new), await opened(shared_url, new, old)
-    users = [dataclasses.replace(KEY, user=f"user-{number}") for number in range(8)]
+    users = [KEY._replace(user=f"user-{number}") for number in range(8)]
     made = [await one.keep_grant(grant(key, word="0"), []) for key in users]
 
     async def refresh(vault: Vault, name: str, which: list[int]) -> None:

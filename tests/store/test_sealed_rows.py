@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import sqlite3
 from pathlib import Path
@@ -18,7 +17,7 @@ from authproxy.store.vault import Vault
 from tests.store.conftest import Opener
 from tests.store.parts import KEY, contents, event, flow, grant, tokens
 
-BOB = dataclasses.replace(KEY, user="bob")
+BOB = KEY._replace(user="bob")
 
 
 def change(path: Path, sql: str, *values: object) -> None:
@@ -78,7 +77,7 @@ async def test_a_row_given_to_somebody_else_does_not_open(opener: Opener, path: 
     names = {"user_id": "user"}
     key = KEY
     if column in ("tenant", "user_id", "provider", "account"):
-        key = dataclasses.replace(KEY, **{names.get(column, column): "other"})
+        key = KEY._replace(**{names.get(column, column): "other"})
     with pytest.raises(KeyMissing) as caught:
         await vault.access(key)
     assert caught.value.reason == "tampered"

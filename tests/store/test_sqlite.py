@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
 import sqlite3
 import stat
@@ -244,7 +243,7 @@ async def test_a_neighbour_that_never_ends_is_said_to_be_busy(opener: Opener, pa
 async def test_a_name_that_is_no_unicode_is_the_requests_fault(opener: Opener) -> None:
     vault = await opener()
     with pytest.raises(BadRequest):
-        await vault.find(dataclasses.replace(KEY, user="\udcff"))
+        await vault.find(KEY._replace(user="\udcff"))
 
 
 @pytest.mark.scenario("E11")

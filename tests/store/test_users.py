@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 import pytest
 
@@ -18,7 +17,7 @@ from authproxy.store.users import Disabling
 from authproxy.store.vault import Vault
 from tests.store.parts import KEY, NOW, flow, grant, tokens
 
-BOB = replace(KEY, user="bob")
+BOB = KEY._replace(user="bob")
 
 
 async def disable(vault: Vault, key: ConnectionKey = KEY, *, keep: bool = False) -> Disabling:
@@ -68,7 +67,7 @@ async def kinds(vault: Vault) -> list[str]:
 @pytest.mark.scenario("I10")
 async def test_all_that_a_user_has_ends_and_is_owed_back(vault: Vault) -> None:
     kept = await vault.keep_grant(grant(BOB), [])
-    made = [await vault.keep_grant(grant(replace(KEY, provider=name)), []) for name in ("google", "slack")]
+    made = [await vault.keep_grant(grant(KEY._replace(provider=name)), []) for name in ("google", "slack")]
     done = await disable(vault)
     assert done.changed
     assert [one.connection_id for one in done.ended] == sorted(one.id for one in made)
@@ -103,7 +102,7 @@ async def test_a_disabled_user_is_given_nothing_new(vault: Vault) -> None:
             await ask()
         assert "left" not in caught.value.title, "why is for operators"
     assert await vault.find(KEY) is None
-    await vault.keep_grant(grant(replace(KEY, tenant="other")), [])  # of the same name, and somebody else
+    await vault.keep_grant(grant(KEY._replace(tenant="other")), [])  # of the same name, and somebody else
     await vault.create_flow(flow(BOB), Secret("CANARY-verifier"))
 
 
@@ -188,10 +187,10 @@ async def test_changes_are_read_from_where_one_left_off(vault: Vault) -> None:
 
 async def test_users_are_listed_by_name(vault: Vault) -> None:
     await vault.keep_grant(grant(), [])
-    await vault.keep_grant(grant(replace(KEY, tenant="other", user="zoe")), [])
+    await vault.keep_grant(grant(KEY._replace(tenant="other", user="zoe")), [])
     for name in ("bob", "carol", "Élodie"):
-        await disable(vault, replace(KEY, user=name))
-    await enable(vault, replace(KEY, user="carol"))
+        await disable(vault, KEY._replace(user=name))
+    await enable(vault, KEY._replace(user="carol"))
     found = await vault.users(KEY.tenant)
     assert {one.user: one.disabled_at is not None for one in found} == {
         "alice": False,
@@ -225,7 +224,7 @@ async def test_a_grant_that_lands_beside_the_disabling_never_lives(shared_url: s
     refused = 0
     try:
         for number in range(12):
-            key = replace(KEY, user=f"user{number}")
+            key = KEY._replace(user=f"user{number}")
             begun: Flow = flow(key, status=FlowStatus.EXCHANGING)
             await vaults[0].create_flow(begun, Secret("CANARY-verifier"))
             landing = vaults[number % 2].keep_grant(grant(key), [], completes=begun.id)
@@ -253,7 +252,7 @@ async def test_no_reader_misses_a_change_that_is_committed_late(shared_url: str,
     seen: dict[str, bool] = {}
     last = 0
     writing = [
-        asyncio.create_task(disable(vaults[number % 2], replace(KEY, user=f"user{number}")))
+        asyncio.create_task(disable(vaults[number % 2], KEY._replace(user=f"user{number}")))
         for number in range(24)
     ]
     try:
