@@ -4,6 +4,4 @@ An agent sends an unauthenticated call with the user's id; authproxy finds the r
 fresh bearer token, refreshes and replays once on a 401, streams the answer and writes an audit record.
 """
 
-from importlib.metadata import version
-
-__version__ = version("authproxy")
+__version__ = "0.1.0"
