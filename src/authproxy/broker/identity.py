@@ -8,8 +8,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
-from joserfc import jws
-from joserfc.errors import JoseError
 
 from authproxy.broker.endpoint import Endpoint, MaybeSent, NeverSent
 from authproxy.broker.tokens import bearer
@@ -89,6 +87,9 @@ def _claims(
 ) -> Mapping[str, Any]:
     """The id_token's claims. It came from the token endpoint itself over TLS, so the server's certificate stands
     for the signature (OpenID Connect Core 3.1.3.7, point 6); everything else is checked."""
+    from joserfc import jws  # 2 MB that no start needs: few users consent, and none while it begins
+    from joserfc.errors import JoseError
+
     try:
         claims = json.loads(jws.extract_compact(token.encode("ascii", "replace")).payload)
     except (JoseError, ValueError):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.resources
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
+from pathlib import Path
 from types import MappingProxyType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -18,6 +18,7 @@ Class = TypeVar("Class")
 
 # libyaml where PyYAML was built with it: some eight times faster, and start-up reads several files
 _Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_FOLDER = Path(__file__).parent / "catalogue"
 
 
 class CatalogueFault(ValueError):
@@ -54,8 +55,7 @@ def packaged_routes() -> Mapping[str, RouteChoice]:
 
 @cache
 def _names() -> tuple[str, ...]:
-    folder = importlib.resources.files("authproxy.core") / "catalogue"
-    names = (item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+    names = (file.stem for file in _FOLDER.glob("*.yaml"))
     return tuple(sorted(name for name in names if name not in ("aliases", "routes")))
 
 
@@ -88,9 +88,8 @@ def _overlaid(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
 
 
 def _document(name: str) -> dict[str, Any]:
-    file = importlib.resources.files("authproxy.core") / "catalogue" / f"{name}.yaml"
-    # a safe loader, chosen above for its speed
-    document = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506
+    text = (_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+    document = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader, chosen above for its speed
     if not isinstance(document, dict):
         raise CatalogueFault(f"{name}: not a mapping")
     return document

@@ -11,7 +11,7 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import structlog
 
@@ -21,7 +21,6 @@ from authproxy.core.message import RequestFields, authority_of
 from authproxy.core.origin import canonical_host
 from authproxy.core.routes import RouteTable
 from authproxy.egress import EgressGuard
-from authproxy.proxy.authority import Authority
 from authproxy.proxy.dial import connected
 from authproxy.proxy.exchange import Origin, late
 from authproxy.proxy.place import Inside
@@ -30,6 +29,9 @@ from authproxy.proxy.relay import Reply
 from authproxy.proxy.server import Incoming
 from authproxy.proxy.splice import Line, far_line, splice
 from authproxy.store.admission import disabled
+
+if TYPE_CHECKING:  # what certificates are made with is large, and opened when the first is needed
+    from authproxy.proxy.authority import Authority
 
 log = structlog.get_logger()
 
