@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from authproxy.core.errors import UserDisabled
 from authproxy.core.model import Environment, State
 from authproxy.core.secret import Secret
 from authproxy.store.base import GrantChanged, LeaseLost, Row, Transaction, Value
 from authproxy.store.connections import Connections
+from authproxy.store.revocations import Owing
 from authproxy.store.sealing import Keyring
 from authproxy.store.vault import Leased, Vault
 from tests.kit.postgres import Postgres
@@ -136,10 +138,27 @@ async def disconnect(vault: Vault, connection_id: str, _lease: Leased) -> Any:
     return gone and gone.refresh_token
 
 
+async def disable(vault: Vault, _id: str, lease: Leased) -> Any:
+    key = lease.connection.key
+    numbers = itertools.count()
+    done = await vault.disable_user(
+        key.tenant,
+        key.user,
+        at=NOW,
+        by="ops",
+        reason=None,
+        keep_grants=False,
+        owing=lambda: Owing(f"rev_{key.user}_{next(numbers)}", NOW, NOW),
+    )
+    return done.changed, [
+        one.owed and one.owed.tokens and one.owed.tokens.refresh_token for one in done.ended
+    ]
+
+
 async def told(act: Act, vault: Vault, connection_id: str, lease: Leased) -> Any:
     try:
         return await act(vault, connection_id, lease)
-    except (LeaseLost, GrantChanged) as error:
+    except (LeaseLost, GrantChanged, UserDisabled) as error:
         return type(error).__name__
 
 
@@ -153,7 +172,8 @@ async def begun(vault: Vault, number: int, *, lapsed: bool) -> tuple[str, Leased
 async def state_of(vault: Vault, connection_id: str) -> Any:
     (row,) = await vault.backend.read(
         """SELECT state, generation, grant_id, refresh_digest, lease_holder, lease_fence, intent_digest, failures,
-        (SELECT count(*) FROM spent WHERE connection_id = c.id) AS spent FROM connections c WHERE id = ?""",
+        (SELECT count(*) FROM spent WHERE connection_id = c.id) AS spent,
+        (SELECT count(*) FROM revocations WHERE connection_id = c.id) AS owed FROM connections c WHERE id = ?""",
         connection_id,
     )
     kinds = sorted(one.kind for one in await vault.timeline(connection_id))
@@ -197,11 +217,14 @@ def gated(vault: Vault) -> tuple[Vault, Gate]:
 ACTS: tuple[Act, ...] = (take, intend, commit, settle, release, connect, disconnect)
 
 
-@pytest.mark.scenario("A30", "A04", "A16", "A18", "A15", "E08")
+@pytest.mark.scenario("A30", "A04", "A16", "A18", "A15", "E08", "I10")
 @pytest.mark.parametrize("lapsed", [False, True], ids=["the lease holds", "the lease has ended"])
 @pytest.mark.parametrize(
     "pair",
-    [*itertools.combinations_with_replacement(ACTS, 2)],
+    [
+        *itertools.combinations_with_replacement(ACTS, 2),
+        *((act, disable) for act in (commit, settle, connect, disconnect, disable)),
+    ],
     ids=lambda pair: "+".join(a.__name__ for a in pair),
 )
 async def test_overlapping_transactions_are_as_if_one_after_the_other(
