@@ -335,6 +335,11 @@ class Egress:
         "`host:port`, `CIDR` or `CIDR:port` of internal upstreams that are meant; metadata addresses stay refused",
         (),
     )
+    via: bool = setting(
+        "write a `Via` field, under a name made up at each start, and refuse requests that come back with it: for "
+        "upstreams behind further proxies that could lead back here (its own listeners are never dialled anyway)",
+        False,
+    )
 
 
 @dataclass(frozen=True, slots=True)

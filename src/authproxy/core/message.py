@@ -191,6 +191,12 @@ def read_request_fields(raw: RawFields, user_field: bytes) -> RequestFields:
     return found
 
 
+def add_field(fields: RequestFields, name: bytes, value: bytes) -> None:
+    """One more line that travels, behind the others; only by who has read the fields."""
+    fields.lines.append((name, value))
+    fields.travelling += _rendered([(name, value)])
+
+
 def _rendered(lines: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"".join([b"%b: %b\r\n" % line for line in lines])
 

@@ -59,6 +59,7 @@ class Plane:
         self._own_authorities = own_authorities
         self._clock = clock
         self._new_id = request_ids(secrets.token_hex(10))
+        self._pseudonym = b"authproxy-" + secrets.token_hex(6).encode()
         self.crowd = Crowd(config.limits)
         self._turnstile = Turnstile(config.limits)
         self._pauses = Pauses(config.limits.longest_pause, providers.resting, metrics, clock=clock)
@@ -102,5 +103,6 @@ class Plane:
             pauses=self._pauses,
             own_authorities=self._own_authorities,
             new_id=self._new_id,
+            pseudonym=self._pseudonym if config.egress.via else None,
             clock=self._clock,
         )

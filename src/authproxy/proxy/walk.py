@@ -25,6 +25,7 @@ from authproxy.core.errors import (
     HeaderTooLarge,
     Internal,
     Overloaded,
+    PolicyDenied,
     Refusal,
 )
 from authproxy.core.message import RequestFields
@@ -81,6 +82,7 @@ class Walk:
         pauses: Pauses,
         own_authorities: Callable[[], frozenset[tuple[str, int]]],
         new_id: Callable[[], str],
+        pseudonym: bytes | None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._limits = config.limits
@@ -99,6 +101,7 @@ class Walk:
         self._upstream = upstream
         self._metrics = metrics
         self._new_id = new_id
+        self._pseudonym = pseudonym
         self._clock = clock
         self._budget = SpoolBudget(config.limits.replay_total)
         self.active = 0
@@ -203,6 +206,10 @@ class Walk:
         if incoming.version not in ((1, 1), (1, 0)):
             raise BadRequest("only HTTP/1.1 and HTTP/1.0 are spoken", reason="version", status=505)
         fields = message.read_request_fields(incoming.fields, self._user_field)
+        if self._pseudonym is not None:
+            if any(self._pseudonym in value for value in message.values_of(fields.lines, b"via")):
+                raise PolicyDenied("this request has been here before: a route leads back", reason="loop")
+            message.add_field(fields, b"Via", b"1.%d %b" % (incoming.version[1], self._pseudonym))
         if incoming.version == (1, 0):
             if fields.chunked:
                 raise BadRequest("HTTP/1.0 has no Transfer-Encoding", reason="framing")
