@@ -32,8 +32,8 @@ EVERY: Final = 5.0
 _SAID: Final = (
     "this store is an older copy: refresh tokens in it may have been spent since. Grants of before are refreshed when "
     "a request needs them, and not in the background; each is tried once (`authproxy connections refresh` tries one "
-    "now). What was disconnected or revoked since the backup stands again: agent keys too. Sessions are ended, all of "
-    "them: mint others"
+    "now). What was disconnected or revoked since the backup stands again: agent keys, and disabled users, too. "
+    "Sessions are ended, all of them: mint others"
 )
 _KEEP: Final = """INSERT INTO meta (name, value) VALUES ('restored', ?)
     ON CONFLICT (name) DO UPDATE SET value = excluded.value"""
