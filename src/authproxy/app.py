@@ -173,7 +173,7 @@ class App:
         app.epoch = Epoch(vault.backend, None if path is None else path.with_name(path.name + ".mark"))
         if keyring.kept:
             app.keywatch = KeyWatch(vault, keyring, keys_file(environ, path), told=app.note)
-        # Last in, first out: what stands at the top here is closed last (DESIGN 4.8).
+        # Last in, first out: what stands at the top here is closed last.
         app._stack.push_async_callback(vault.close)
         app._stack.push_async_callback(app.endpoint.close)
         app._stack.push_async_callback(app._close_trail)
