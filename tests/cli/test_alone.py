@@ -298,7 +298,10 @@ def test_an_agents_key_is_shown_whatever_its_end(command: Run, good: Path) -> No
     made = command("agents", "create", "x", "--expires", "999999w", **SECRETS)
     assert made.returncode == 0, made.stderr
     assert re.search(r"^key +apx_", made.stdout, re.M)
-    assert command("agents", "list", **SECRETS).returncode == 0
+    assert "no key is accepted yet" in made.stderr, "the configuration knows local callers only"
+    assert command("agents", "list", **SECRETS).stderr == ""
+    good.write_text(GOOD.replace("agent: local}", "agent: local}\n    - {kind: api_key}"))
+    assert command("agents", "create", "y", **SECRETS).stderr == ""
     for odd in ("a*b", "**", "*a"):
         refused = command("agents", "create", "x", "--user", odd, **SECRETS)
         assert (refused.returncode, "may only end" in refused.stderr) == (2, True)

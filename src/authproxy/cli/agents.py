@@ -96,4 +96,5 @@ def run(args: argparse.Namespace) -> int:
         return DONE
 
     work = {"create": create, "list": listing, "revoke": revoke}[args.action]
-    return with_control(args, work, must_exist=args.action != "create", records=args.action != "list")
+    makes, changes = args.action == "create", args.action != "list"
+    return with_control(args, work, must_exist=not makes, records=changes, makes_key=makes)

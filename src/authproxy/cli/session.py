@@ -50,9 +50,17 @@ def with_control(
     *,
     must_exist: bool = True,
     records: bool = False,
+    makes_key: bool = False,
 ) -> int:
-    """The same for work that needs Control alone."""
-    return with_app(args, lambda app: work(app.control), must_exist=must_exist, records=records)
+    """The same for work that needs Control alone. `makes_key`: it is said where nobody would take the key."""
+
+    async def inside(app: App) -> int:
+        code = await work(app.control)
+        if makes_key and not any(one.kind == "api_key" for one in app.config.identity.callers):
+            complain("warning: no key is accepted yet: add `- kind: api_key` to identity.callers")
+        return code
+
+    return with_app(args, inside, must_exist=must_exist, records=records)
 
 
 def demand_store(store: str) -> None:

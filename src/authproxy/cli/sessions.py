@@ -131,7 +131,8 @@ def run(args: argparse.Namespace) -> int:
         return DONE
 
     work = {"create": create, "list": listing, "revoke": revoke}[args.action]
-    return with_control(args, work, records=args.action != "list")
+    makes, changes = args.action == "create", args.action != "list"
+    return with_control(args, work, records=changes, makes_key=makes)
 
 
 def _names(names: tuple[str, ...] | list[str] | None) -> str:
