@@ -225,7 +225,7 @@ async def start(provider: Provider) -> AsyncIterator[Start]:
 
 async def _listen(app: App, port: int, timing: dict[str, Any], patience: float) -> Mcp:
     """As App.listen_control, with times of the test."""
-    inquiries = Inquiries(app.desk, app.names)
+    inquiries = Inquiries(app.desk, app.names, app.disabled.demand)
     mcp = Mcp(inquiries, app.control, lambda: app.config, patience=patience, timing=timing)
     connect = Connect(app.flows, public_url=app.config.public_url, cookie_life=900, clock=app.clock)
     app._stack.push_async_callback(mcp.end)
