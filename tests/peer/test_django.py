@@ -158,6 +158,9 @@ def test_a_callback_is_good_once(house: House) -> None:
 @pytest.mark.scenario("J04", "F02")
 def test_its_words_never_hold_a_token(house: House) -> None:
     """The server's own database knows every token it gave; none stands in what authproxy said."""
+    for kind in KINDS:
+        house.connect(f"told-{kind}", kind)
+        assert house.call(f"told-{kind}", kind)[0] == 200
     database = sqlite3.connect(house.proxy.directory / "peer.db")
     try:
         tokens = [row[0] for row in database.execute("select token from oauth2_provider_accesstoken")]

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -31,13 +32,23 @@ class Yard:
         self.proxy = ordinary[0].proxy
         self.seeded = ordinary[0].seeded
         self.trust = self.proxy.trust
+        self._since: dict[str, int] = {}
 
     def lane(self, mode: str = BASE) -> Lane:
         """A lane that nobody has used for a while."""
-        return emptied(next(self._free), mode)
+        return self._handed(next(self._free), mode)
 
     def named(self, name: str, mode: str = BASE) -> Lane:
-        return emptied(self.special[name], mode)
+        return self._handed(self.special[name], mode)
+
+    def _handed(self, lane: Lane, mode: str) -> Lane:
+        """Free of what an earlier case left there."""
+        with closing(self._store()) as store:
+            (self._since[lane.name],) = store.execute("SELECT ifnull(max(position), 0) FROM audit").fetchone()
+        return emptied(lane, mode)
+
+    def _store(self) -> sqlite3.Connection:
+        return sqlite3.connect(f"file:{self.proxy.store}?mode=ro", uri=True)
 
     def key(self, agent: str, *users: str) -> tuple[str, str]:
         """A new agent key, known to the listener, and its id."""
@@ -60,13 +71,14 @@ class Yard:
         return done
 
     async def records(self, count: int, **wanted: object) -> list[dict[str, Any]]:
-        """The records that are like this, oldest first, once there are `count` or time is up."""
-        deadline = time.monotonic() + 5
+        """The records that are like this, oldest first, once there are `count` or time is up. Those of a route are of
+        the case that has its lane now."""
+        sql = "SELECT record FROM audit WHERE kind = 'request' AND position > ? ORDER BY position"
+        since = self._since.get(str(wanted.get("route")), 0)
+        deadline = time.monotonic() + 10
         while True:
-            with sqlite3.connect(f"file:{self.proxy.store}?mode=ro", uri=True) as store:
-                rows = store.execute("SELECT record FROM audit WHERE kind = 'request' ORDER BY position")
-                found = [json.loads(text) for (text,) in rows]
-            store.close()
+            with closing(self._store()) as store:
+                found = [json.loads(text) for (text,) in store.execute(sql, (since,))]
             found = [one for one in found if all(one[name] == value for name, value in wanted.items())]
             if len(found) >= count or time.monotonic() > deadline:
                 return found
@@ -107,6 +119,7 @@ def yard(tmp_path_factory: pytest.TempPathFactory, blind_port: socket.socket) ->
         "single": {"listen": f"127.0.0.1:{ports['single']}", "rewrite_urls": True},
         "secure": {"listen": f"127.0.0.1:{ports['secure']}", "tls": True, "rewrite_urls": True},
         "brief": {"timeouts": {"idle": 0.5}},
+        "curt": {"timeouts": {"idle": 0.5}},
         "patient": {"timeouts": {"idle": 30}},
     }
     with lanes(

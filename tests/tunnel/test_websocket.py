@@ -462,7 +462,7 @@ async def test_silence_ends_it_in_the_routes_time_and_any_byte_begins_it_anew(ya
 
 
 async def test_one_direction_may_be_silent_for_as_long_as_it_likes(yard: Yard) -> None:
-    lane = yard.named("brief")
+    lane = yard.named("curt")
 
     async def then(wire: Wire) -> None:
         for _ in range(6):
