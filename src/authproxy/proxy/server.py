@@ -216,8 +216,8 @@ class Client(Turns):
     def data_received(self, data: bytes) -> None:
         # A head that cannot be read would take those before it along, if they came in one piece.
         for _ in range(_APART):
-            end = data.find(b"\r\n\r\n") + 4
-            if end == len(data) or end < 4 or not data.startswith(_BODILESS):
+            end = data.find(b"\r\n\r\n") + 4 if data.startswith(_BODILESS) else 0
+            if end < 4 or end == len(data):
                 break
             self._received(data[:end])
             data = data[end:]
