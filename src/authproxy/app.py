@@ -118,7 +118,6 @@ class App:
             self.refresher,
             lambda: self.config,
             changed=self.tokens.forget_key,
-            barred=self.disabled.barred,
             metrics=self.metrics,
             clock=clock,
         )
@@ -247,7 +246,7 @@ class App:
                 guard=self.guard,
                 authority=self.authority,
                 standing=self.tokens.standing,
-                barred=self.disabled.barred,
+                disabled=self.disabled,
                 own_authorities=lambda: frozenset(self.own),
                 clock=self.clock,
             )

@@ -148,7 +148,6 @@ class Broker:
             self.refresher,
             lambda: self.settings,
             changed=lambda key: self.tokens.forget_key(key),
-            barred=self.disabled.barred,
             clock=self.clock.wall,
             tick=self.clock.steady,
             pause=self.clock.pass_by,

@@ -194,6 +194,29 @@ async def test_a_callback_under_way(tmp_path: Path, point: str, again: bool, ver
             await working.token()
 
 
+@pytest.mark.scenario("I10", "B02")
+async def test_an_access_token_that_came_alone_is_given_back_too(tmp_path: Path) -> None:
+    """What was stored beside it would have been kept with it, and has just been wiped."""
+    failpoint, reached, on = held_at("flow.before_save")
+    async with house_at(tmp_path) as house:
+        working, other = await house.broker(failpoint=failpoint), await house.broker()
+        await house.connect(other)
+        house.sandbox.switches.update({"omit_refresh_token_at_consent": True, "max_grants": 0})
+        flow = await working.flows.start(
+            caller=CALLER, user="alice", provider="acme", scopes=SCOPES, again=True
+        )
+        callback, cookie = await house.leave(working, flow, as_user="alice")
+        arrival = asyncio.create_task(house.arrive(working, callback, cookie))
+        await asyncio.wait_for(reached.wait(), 5)
+        await disable(other)
+        on.set()
+        with pytest.raises(UserDisabled):
+            await arrival
+        assert sorted(one["status"] for one in await owed(other)) == ["pending", "yes"]
+        assert await other.revocations.round() == 1
+        assert list(house.sandbox.grants.live()) == []
+
+
 @pytest.mark.scenario("I10")
 async def test_what_waits_for_a_confirmation_is_given_back(house: House) -> None:
     broker = await house.broker(identity=config.Identity(verifier_url="https://app.example/verify"))

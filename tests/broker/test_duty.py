@@ -113,7 +113,6 @@ async def test_the_keeper_can_be_switched_off(house: House) -> None:
             broker.refresher,
             lambda: settings,
             changed=lambda _key: None,
-            barred=lambda _tenant, _user: False,
             metrics=Metrics(),
         )
         return [one.name for one in background.duties]

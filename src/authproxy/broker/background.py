@@ -35,16 +35,13 @@ class Background:
         config: Callable[[], Config],
         *,
         changed: Callable[[ConnectionKey], None],
-        barred: Callable[[str, str], bool],
         metrics: Metrics,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._metrics = metrics
         self._clock = clock
         settings = config()
-        self.keeper = Keeper(
-            vault, registrations, refresher, config, changed=changed, barred=barred, clock=clock
-        )
+        self.keeper = Keeper(vault, registrations, refresher, config, changed=changed, clock=clock)
         self.revocations = Revocations(vault, registrations, endpoint, clock=clock)
         self.webhooks = Webhooks(
             vault,

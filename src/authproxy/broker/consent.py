@@ -245,6 +245,12 @@ class Consents:
             return await self._came_late(flow, tokens, account)
         except UserDisabled:
             return await self._turned_away(flow, tokens, account)
+        except (AskAgain, Ending):
+            if (await self._now(flow)).reason != USER_DISABLED:
+                raise
+            return await self._turned_away(
+                flow, tokens, account
+            )  # what was to go with it has just been wiped
         finally:
             if leased is not None:
                 await leased.release()

@@ -57,8 +57,7 @@ def chance(connection_id: str, generation: int) -> float:
 
 class Keeper:
     """One in each process; between them connections are shared out in parts. Every refresh goes through the
-    Refresher, whose lease is what really keeps two from refreshing one connection. `barred` says of a tenant's user
-    whether they are disabled: grants of theirs that were kept are left alone."""
+    Refresher, whose lease is what really keeps two from refreshing one connection."""
 
     def __init__(
         self,
@@ -68,7 +67,6 @@ class Keeper:
         config: Callable[[], Config],
         *,
         changed: Callable[[ConnectionKey], None],
-        barred: Callable[[str, str], bool],
         clock: Callable[[], float] = time.time,
         tick: Callable[[], float] = time.monotonic,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -79,7 +77,6 @@ class Keeper:
         self._refresher = refresher
         self._config = config
         self._changed = changed
-        self._barred = barred
         self._clock = clock
         self._tick = tick
         self._pause = pause
@@ -122,8 +119,6 @@ class Keeper:
 
     def when(self, dates: Dates) -> Due | None:
         """When this connection is to be refreshed, and why; None: not by us."""
-        if self._barred(dates.key.tenant, dates.key.user):
-            return None
         try:
             provider = self._registrations.resting(dates.key.provider)
         except ProviderMisconfigured:

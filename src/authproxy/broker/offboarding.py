@@ -22,7 +22,7 @@ from authproxy.store.vault import Vault
 log = structlog.get_logger()
 
 AT_ONCE = 8  # revocations
-PATIENCE = 30.0  # seconds for all of them; what is not done then is done in the background
+PATIENCE = 15.0  # seconds for all of them; what is not done then is done in the background
 assert PATIENCE < OURS  # nobody else begins with them before
 
 

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from authproxy.broker.disabled import DisabledUsers
 from authproxy.broker.registrations import Registrations
 from authproxy.broker.tokens import Tokens
 from authproxy.callers.desk import Desk
@@ -44,7 +45,7 @@ class Plane:
         guard: EgressGuard,
         authority: Callable[[], Awaitable[Authority]],
         standing: Callable[[Usable], Awaitable[None]],
-        barred: Callable[[str, str], bool],
+        disabled: DisabledUsers,
         own_authorities: Callable[[], frozenset[tuple[str, int]]],
         clock: Callable[[], float],
     ) -> None:
@@ -54,8 +55,8 @@ class Plane:
         self._metrics = metrics
         self._guard = guard
         self._authority = authority
-        self._lasting = Lasting(config.refresh.leash, standing, barred)
-        self._barred = barred
+        self._lasting = Lasting(config.refresh.leash, standing, disabled.barred)
+        self._disabled = disabled
         self._own_authorities = own_authorities
         self._clock = clock
         self._new_id = request_ids(secrets.token_hex(10))
@@ -95,7 +96,7 @@ class Plane:
                 routes=routes,
                 authority=self._authority,
                 guard=self._guard,
-                barred=self._barred,
+                demand=self._disabled.demand,
                 own_authorities=self._own_authorities,
             ),
             lasting=self._lasting,

@@ -28,7 +28,6 @@ from authproxy.proxy.record import Entry
 from authproxy.proxy.relay import Reply
 from authproxy.proxy.server import Incoming
 from authproxy.proxy.splice import Line, far_line, splice
-from authproxy.store.admission import disabled
 
 if TYPE_CHECKING:  # what certificates are made with is large, and opened when the first is needed
     from authproxy.proxy.authority import Authority
@@ -50,15 +49,16 @@ class Tunnels:
         routes: RouteTable,
         authority: Callable[[], Awaitable[Authority]],
         guard: EgressGuard,
-        barred: Callable[[str, str], bool],
+        demand: Callable[[str, str], Awaitable[None]],
         own_authorities: Callable[[], frozenset[tuple[str, int]]],
     ) -> None:
+        """`demand` raises where a tenant's user is disabled."""
         self._settings = config.tunnel
         self._timeouts = config.timeouts
         self._routes = routes
         self._authority = authority
         self._guard = guard
-        self._barred = barred
+        self._demand = demand
         self._own_authorities = own_authorities
 
     async def open(
@@ -66,8 +66,8 @@ class Tunnels:
     ) -> None:
         """Answer a CONNECT. Returns when the tunnel is somebody else's, or at its end where bytes are passed on."""
         self._demand_sane(incoming, fields, inside)
-        if inside.user is not None and self._barred(entry.tenant, inside.user):
-            raise disabled(inside.user)
+        if inside.user is not None:
+            await self._demand(entry.tenant, inside.user)
         host = canonical_host(inside.host)
         entry.host = host or inside.host
         if host is not None and self._routes.names_host(host, inside.port):

@@ -17,12 +17,14 @@ _COLUMNS: Final = """id, tenant, user_id, provider, account, state, reason, gene
 # Of a store that was put back from a backup: what it holds may have been spent since, and is tried on demand (E09).
 _SETTLED: Final = """(refresh_token IS NULL OR obtained_at >=
     coalesce((SELECT CAST(value AS BIGINT) FROM meta WHERE name = 'restored'), 0))"""
+# Grants of a disabled user that were kept are left alone, and owe nobody a refresh (I10).
+_SERVED: Final = "(tenant, user_id) NOT IN (SELECT tenant, user_id FROM users WHERE disabled_at IS NOT NULL)"
 _ENDING: Final = "state IN ('active', 'misconfigured') AND expires_at < ?"
 _UNUSED: Final = "state = 'active' AND refresh_token IS NOT NULL AND provider = ? AND obtained_at < ?"
 _LIMITED: Final = """state = 'active' AND refresh_token IS NOT NULL AND refresh_expires_at IS NOT NULL
     AND refresh_expires_at + obtained_at < ?"""
 _AGES: Final = f"""SELECT provider, min(expires_at) AS ends, min(obtained_at) AS obtained FROM connections
-    WHERE state = 'active' AND refresh_token IS NOT NULL AND {_SETTLED} GROUP BY provider"""  # noqa: S608 - a constant
+    WHERE state = 'active' AND refresh_token IS NOT NULL AND {_SETTLED} AND {_SERVED} GROUP BY provider"""  # noqa: S608 - a constant
 
 
 class Dates(NamedTuple):
@@ -50,7 +52,7 @@ class Ages(NamedTuple):
 
 
 class Upkeep:
-    """What the keeper reads. Pages are short, and between them others have their turn."""
+    """What the keeper reads, of the enabled. Pages are short, and between them others have their turn."""
 
     backend: Backend
 
@@ -77,7 +79,7 @@ class Upkeep:
         digits = [f"{part:x}" for part in sorted(parts)]
         mine = "" if len(digits) == PARTS else f" AND substr(id, 5, 1) IN ({', '.join('?' * len(digits))})"
         asked = () if len(digits) == PARTS else tuple(digits)
-        where = f"{where} AND {_SETTLED}{mine} AND id > ?"
+        where = f"{where} AND {_SETTLED} AND {_SERVED}{mine} AND id > ?"
         sql = f"SELECT {_COLUMNS} FROM connections WHERE {where} ORDER BY id LIMIT {_PAGE}"  # noqa: S608
         after = ""
         while digits and (rows := await self.backend.read(sql, *values, *asked, after)):
