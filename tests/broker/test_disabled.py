@@ -214,7 +214,7 @@ async def test_an_access_token_that_came_alone_is_given_back_too(tmp_path: Path)
             await arrival
         assert sorted(one["status"] for one in await owed(other)) == ["pending", "yes"]
         assert await other.revocations.round() == 1
-        assert list(house.sandbox.grants.live()) == []
+        assert list(house.sandbox.grants.live_access()) == []
 
 
 @pytest.mark.scenario("I10")
