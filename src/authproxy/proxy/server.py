@@ -366,7 +366,7 @@ class Client(Turns):
         if unread is not None:
             message = _UNREAD
         self.content, self.chunked = content, message.chunked
-        if self.misspelt:
+        if self.misspelt or self.ends.misspelt(message):
             fault = BadRequest("the request line is not `METHOD target HTTP/1.1`", reason="syntax")
         if self.surplus is not None:
             fault = Overloaded("there are too many connections", reason=self.surplus)

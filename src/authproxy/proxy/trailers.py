@@ -1,6 +1,6 @@
-"""Follows where requests and their chunked bodies end: whether with trailers, and that their framing stays small.
+"""Follows where requests and their bodies begin and end, for what aiohttp's parser neither refuses nor tells.
 
-aiohttp's parser takes trailers for fields of the next head, and neither tells of them nor bounds chunk extensions. A
+It takes trailers for fields of the next head, bounds no chunk extensions, and takes request lines that are none. A
 trailer must never be read as a field (RFC 9110 §6.5.1): who sent some, or may have, gets no second request on that
 connection.
 """
@@ -17,6 +17,8 @@ MOST = 4096
 """Bytes of chunk extensions in one body, and of trailers."""
 
 _END = b"\r\n\r\n"
+# What the parser takes beside it: more than one space, no version, and llhttp's other protocols (RFC 9112 §3).
+_REQUEST_LINE = re.compile(rb"[\r\n]*[^ \r\n]+ [^ \r\n]+ HTTP/[^ \r\n]+\r").match
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:;[^\r\n]*)?)\r\n")
 
 
@@ -78,11 +80,14 @@ class Chunks:
 class Ends:
     """Where the requests of one connection end, as their bytes pass."""
 
-    __slots__ = ("_bare", "_begun", "_chunks", "_left", "_lost")
+    __slots__ = ("_bare", "_begun", "_chunks", "_left", "_line", "_lined", "_lost", "_misspelt")
 
     def __init__(self) -> None:
+        self._misspelt: list[Any] = []
         self._bare: list[Any] = []
         self._begun = b""  # the last bytes of a head that is not whole
+        self._line = bytearray()  # its request line
+        self._lined = False  # whether that is whole
         self._chunks: Chunks | None = None  # the body under way, where it comes in chunks
         self._left = 0  # what is to come of a body of known length
         self._lost = False  # whether it is not known where in a request the next byte is
@@ -90,6 +95,10 @@ class Ends:
     def bare(self, content: Any) -> bool:
         """Whether this chunked body has ended, and with no trailers for certain."""
         return any(one is content for one in self._bare)
+
+    def misspelt(self, message: Any) -> bool:
+        """Whether this message began with what is no request line, `METHOD target HTTP/version`."""
+        return bool(self._misspelt) and any(one is message for one in self._misspelt)
 
     def forget(self, content: Any) -> None:
         """The body is nobody's business any more."""
@@ -104,8 +113,10 @@ class Ends:
         if full:
             self._lose()
             return
-        if len(taken) == 1 and self._chunks is None and not self._left and _whole(data, *taken[0]):
-            self._begun, self._lost = b"", False
+        if len(taken) == 1 and not (self._begun or self._left or self._chunks) and _whole(data, *taken[0]):
+            if not (self._lost or _REQUEST_LINE(data)):
+                self._misspelt.append(taken[0][0])
+            self._lost = False
             return
         messages = iter(taken)
         at, size = 0, len(data)
@@ -143,13 +154,20 @@ class Ends:
                 b"\n",
             ):  # before a request line they mean nothing (RFC 9112 §2.2)
                 at += 1
+            self._line, self._lined = bytearray(), False
         early = (self._begun + data[at : at + 3]).find(_END)
         end = data.find(_END, at) if early < 0 else at + early - len(self._begun)
+        if not self._lined:
+            stop = data.find(b"\r", at) + 1
+            self._line += data[at : stop or len(data)]
+            self._lined = stop > 0
         if end < 0 and early < 0:
             self._begun = (self._begun + data[at:])[-3:]
             return len(data)
         self._begun = b""
         message, body = next(messages, (None, None))
+        if not _REQUEST_LINE(self._line):
+            self._misspelt.append(message)
         if message is None or getattr(message, "upgrade", True) or message.method == "CONNECT":
             self._lose()  # the parser is not there yet, or what follows are no requests
         elif message.chunked:
