@@ -319,6 +319,33 @@ async def test_what_may_be_repaired_is_repaired_or_refused(lane: Lane, name: str
     assert message.body == (b"hello" if name.startswith("te-") else b"")
 
 
+MISSPELT = {
+    "other-protocol": b"GET {T} RTSP/1.0\r\n{H}\r\n",
+    "two-spaces": b"GET  {T} HTTP/1.1\r\n{H}\r\n",
+    "two-spaces-after": b"GET {T}  HTTP/1.1\r\n{H}\r\n",
+    "no-version": b"GET {T}\r\n{H}\r\n",
+}
+
+
+@pytest.mark.parametrize("place", ["alone", "behind", "in-pieces", "in-pieces-behind"])
+@pytest.mark.parametrize("name", [pytest.param(n, id=f"9112-3-{n}") for n in MISSPELT])
+async def test_no_other_request_line_is_taken_for_one(lane: Lane, name: str, place: str) -> None:
+    """Wherever it stands, and however it comes; what came before it is answered."""
+    before = lane.ask(rest=b"/before") if place.endswith("behind") else b""
+    data = before + lane.fill(MISSPELT[name])
+    async with lane.upstream() as upstream, await lane.dial() as wire:
+        step = 1 if place.startswith("in-pieces") else len(data)
+        for at in range(0, len(data), step):
+            await wire.send(data[at : at + step])
+        if before:
+            assert (await wire.response()).status == 200
+        answer = await wire.response()
+        assert answer.status == 400
+        assert_problem(answer, "bad_request")
+        await assert_closes(wire)
+    assert [message.head.start for message in upstream.requests] == [b"GET /before HTTP/1.1"][: len(before)]
+
+
 TOLERABLE = {
     "leading-empty-line": b"\r\nGET {T} HTTP/1.1\r\n{H}\r\n",
     "no-space-after-colon": b"GET {T} HTTP/1.1\r\n{H}X-A:1\r\n\r\n",
