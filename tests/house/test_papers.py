@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import kubernetes_validate
@@ -81,3 +82,15 @@ def test_the_dockerfile_is_linted() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_what_serve_leaves_beside_the_database_is_not_offered_to_git(tmp_path: Path) -> None:
+    file = tmp_path / "routes.yaml"
+    file.write_text((ROOT / "routes.yaml").read_text())
+    words = [sys.executable, "-m", "authproxy", "agents", "create", "one", "--json"]
+    subprocess.run(words, cwd=tmp_path, capture_output=True, check=True, timeout=50)
+    ignored = (ROOT / ".gitignore").read_text().split()
+    left = {path.name for path in tmp_path.iterdir()} - {file.name}
+    assert {"authproxy.db", "authproxy.db.keys"} <= left
+    left |= {"authproxy.db.mark", "authproxy.db-wal", "authproxy.db-shm"}  # as long as it serves
+    assert not [name for name in left if not any(fnmatch(name, glob) for glob in ignored)]
