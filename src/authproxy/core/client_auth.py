@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import quote_plus
 
-from authlib.oauth2.auth import ClientAuth  # type: ignore[import-untyped]  # authlib ships no types
-
 from authproxy.core.secret import Secret
 
 
@@ -40,6 +38,8 @@ def attach(
     encoding: Literal["rfc6749", "raw"] = "rfc6749",
 ) -> str:
     """Puts the client's credential into `headers`, or returns the form body with it."""
+    from authlib.oauth2.auth import ClientAuth  # type: ignore[import-untyped]  # 40 modules; it ships no types
+
     client_id, secret = (
         client.client_id,
         "" if client.client_secret is None else client.client_secret.reveal(),

@@ -9,11 +9,6 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from authlib.common.urls import add_params_to_qs, extract_params  # type: ignore[import-untyped]  # authlib ships no types
-from authlib.oauth2.rfc6749.parameters import (  # type: ignore[import-untyped]
-    prepare_grant_uri,
-    prepare_token_request,
-)
-from authlib.oauth2.rfc7636 import create_s256_code_challenge  # type: ignore[import-untyped]
 
 from authproxy.core.answers import ApiSign, peeks, read_api_answer
 from authproxy.core.client_auth import Client, attach
@@ -87,13 +82,15 @@ def authorization_url(
     if asked:
         params[rules.scope_param] = rules.scope_separator.join(asked)
     if provider.pkce and verifier is not None:
+        from authlib.oauth2.rfc7636 import create_s256_code_challenge  # type: ignore[import-untyped]
+
         params["code_challenge"] = create_s256_code_challenge(verifier.reveal())
         params["code_challenge_method"] = "S256"
     if login_hint and rules.login_hint_param:
         params[rules.login_hint_param] = login_hint
     if nonce and provider.facts.protocol == "oidc" and "openid" in asked:
         params["nonce"] = nonce
-    url: str = prepare_grant_uri(
+    url: str = _parameters().prepare_grant_uri(
         _endpoint(provider, "authorization"),
         client.client_id,
         "code",
@@ -105,6 +102,14 @@ def authorization_url(
     return url
 
 
+def _parameters() -> Any:
+    """What authlib makes the parameters of requests with. Forty modules come with it, so it is loaded when the first
+    request to a provider is made."""
+    from authlib.oauth2.rfc6749 import parameters  # type: ignore[import-untyped]
+
+    return parameters
+
+
 def code_request(
     provider: Provider, client: Client, *, code: Secret, redirect_uri: str, verifier: Secret | None
 ) -> TokenRequest:
@@ -112,7 +117,7 @@ def code_request(
     params = dict(provider.facts.authorization.code_params)
     if provider.pkce and verifier is not None:
         params["code_verifier"] = verifier.reveal()
-    form = prepare_token_request(
+    form = _parameters().prepare_token_request(
         "authorization_code", redirect_uri=redirect_uri, code=code.reveal(), **params
     )
     return _token_request(provider, client, _endpoint(provider, "token"), form)
@@ -146,7 +151,7 @@ def _refresh(
         "resource": provider.authorize_params.get("resource", ""),
     }
     params = {**rules.refresh_params, **{name: repeated[name] for name in rules.refresh_repeats}}
-    form = prepare_token_request("refresh_token", refresh_token=refresh_token, **params)
+    form = _parameters().prepare_token_request("refresh_token", refresh_token=refresh_token, **params)
     return _token_request(provider, client, provider.endpoints.refresh or _endpoint(provider, "token"), form)
 
 
