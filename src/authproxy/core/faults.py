@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Literal, NamedTuple
 
 Severity = Literal["error", "warning"]
@@ -42,6 +41,8 @@ class ConfigFaults(Exception):
 
 def near(word: str, words: Iterable[str]) -> str:
     """` (did you mean …?)`, or nothing. The word itself is not repeated."""
+    from difflib import get_close_matches  # loaded where something is misspelt
+
     known = list(words)
     begun = [each for each in known if len(word) > 2 and each.startswith(word)]
     close = begun or get_close_matches(word[:64], known, 1, 0.6)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
@@ -73,8 +72,10 @@ def _bad(tool: Tool, faults: list[str]) -> ToolError:
 
 
 def _unknown(name: str, known: Mapping[str, Parameter]) -> str:
+    from difflib import get_close_matches  # loaded where something is misspelt
+
     shown = name if re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name) else "an argument"
-    near = difflib.get_close_matches(name[:64], known, n=1)
+    near = get_close_matches(name[:64], known, n=1)
     return f"{shown} is not a parameter" + (f" (did you mean {near[0]}?)" if near else "")
 
 
