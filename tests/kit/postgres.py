@@ -40,6 +40,12 @@ SETTINGS = {
     "default_transaction_isolation": "serializable",  # not what the store needs, so that it must say what it needs
 }
 
+EMPTY = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid();
+DROP SCHEMA public CASCADE;
+CREATE SCHEMA public
+"""
+
 
 @functools.cache
 def programs() -> Path:
@@ -95,6 +101,7 @@ class Postgres:
         self.data = data
         self.port = port
         self.settings = settings
+        self._spare: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
 
     @classmethod
@@ -169,8 +176,16 @@ class Postgres:
         asyncio.run(self._execute(f"CREATE DATABASE {name} TEMPLATE template0"))
         return self.url(name)
 
-    async def _execute(self, sql: str) -> None:
-        connection = await asyncpg.connect(self.url("postgres"))
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[str]:
+        """The URL of an empty database that is emptied for the next, which costs a fraction of making another."""
+        url = self._spare.pop() if self._spare else self.database()
+        yield url
+        asyncio.run(self._execute(EMPTY, url))
+        self._spare.append(url)
+
+    async def _execute(self, sql: str, url: str | None = None) -> None:
+        connection = await asyncpg.connect(url or self.url("postgres"))
         await connection.execute(sql)
         await connection.close()
 

@@ -28,11 +28,18 @@ def postgres() -> Iterator[Postgres]:
         yield server
 
 
+@pytest.fixture
+def database(postgres: Postgres) -> Iterator[str]:
+    """The URL of an empty database."""
+    with postgres.lent() as url:
+        yield url
+
+
 @pytest.fixture(params=["memory", "sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty store of each kind."""
     if request.param == "postgresql":
-        return str(request.getfixturevalue("postgres").database())
+        return str(request.getfixturevalue("database"))
     return {"memory": "sqlite://", "sqlite": f"sqlite:///{tmp_path}/store.db"}[request.param]
 
 
@@ -40,7 +47,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def shared_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty store of each kind that several processes can open."""
     if request.param == "postgresql":
-        return str(request.getfixturevalue("postgres").database())
+        return str(request.getfixturevalue("database"))
     return f"sqlite:///{tmp_path}/store.db"
 
 

@@ -19,7 +19,6 @@ from authproxy.store.connections import Connections
 from authproxy.store.revocations import Owing
 from authproxy.store.sealing import Keyring
 from authproxy.store.vault import Leased, Vault
-from tests.kit.postgres import Postgres
 from tests.store.parts import KEY, NOW, event, flow, grant, tokens
 
 STUCK = 0.03  # seconds after which a statement that has not ended waits for the other one's row
@@ -197,10 +196,9 @@ async def interleaved(
 
 
 @pytest.fixture
-async def replicas(postgres: Postgres, keyring: Keyring) -> AsyncIterator[tuple[Vault, Vault, Vault]]:
-    url = await asyncio.to_thread(postgres.database)
+async def replicas(database: str, keyring: Keyring) -> AsyncIterator[tuple[Vault, Vault, Vault]]:
     vaults = [
-        await Vault.open(url, keyring=keyring, environment=Environment.PRODUCTION, clock=lambda: NOW)
+        await Vault.open(database, keyring=keyring, environment=Environment.PRODUCTION, clock=lambda: NOW)
         for _ in range(3)
     ]
     yield (vaults[0], vaults[1], vaults[2])

@@ -33,6 +33,7 @@ Open = Callable[..., Awaitable[Vault]]
 
 @pytest.fixture
 def database(postgres: Postgres) -> str:
+    """One that may be altered: it is nobody's after this test."""
     return postgres.database()
 
 
