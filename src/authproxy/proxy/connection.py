@@ -235,7 +235,8 @@ class Connection(asyncio.BufferedProtocol):
             # Read what is there before writing on: after an early answer and a reset, a failing write would
             # take the transport down with the answer unread.
             await asyncio.sleep(0)
-        transport.writelines(pieces)
+        # Not `writelines`: asyncio's from Python 3.12 on does not say when the upstream takes no more.
+        transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if self._writable is not None:
             if self._phase is Phase.HEAD:
                 assert self._timing is not None
