@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from authproxy.core.model import State
@@ -57,7 +60,21 @@ def tenants(strict: int) -> Case:
     return grants(*old, *young, provider="salesforce", ended=ended)
 
 
+def kept(*disabled: str, **fields: Any) -> Case:
+    """A grant of alice's, and who is disabled."""
+    barred = frozenset({("acme", name) for name in disabled})
+    return replace(grants(connection(**fields)), disabled=barred)
+
+
 ROWS = [
+    row("I10-kept", INFO, "disabled users", lambda: kept("alice"), lambda: kept("bob")),
+    row(
+        "D10-not-of-the-disabled",
+        ERROR,
+        "Unused for longer",
+        lambda: kept("bob", obtained_at=NOW - 200 * DAY),
+        lambda: kept("alice", obtained_at=NOW - 200 * DAY),
+    ),
     # --- offline access
     row(
         "D01-switched-off",

@@ -113,7 +113,7 @@ async def _with_store(case: Case, store: str | None) -> Case:
     """The case with the store's rows; without them where no store was named and none is in the usual place."""
     from authproxy.cli.session import demand_store
     from authproxy.core.errors import KeyMissing, StoreUnavailable
-    from authproxy.doctor.setup import stored
+    from authproxy.doctor.setup import disabled, stored
     from authproxy.store.keys import load_keyring
     from authproxy.store.sqlite import sqlite_path
     from authproxy.store.vault import Vault
@@ -132,9 +132,10 @@ async def _with_store(case: Case, store: str | None) -> Case:
         return replace(case, store=kind, store_trouble=trouble.reason or trouble.code)
     try:
         connections, ended = await stored(vault)
+        barred = await disabled(vault)
     finally:
         await vault.close()
-    return replace(case, store=kind, connections=connections, ended=ended)
+    return replace(case, store=kind, connections=connections, ended=ended, disabled=barred)
 
 
 async def _asked(case: Case, provider: str | None) -> Case:

@@ -119,7 +119,7 @@ def _within(path: str, other: str) -> bool:
 @dataclass(frozen=True, slots=True)
 class Case:
     """All that is known when the doctor looks. `connections` None: no store was looked at; `ended` says when grants
-    were found dead, by connection id. `other` is the configuration to compare with."""
+    were found dead, by connection id; `disabled` are users of tenants. `other` is the configuration to compare with."""
 
     file: str
     config: Config
@@ -127,6 +127,7 @@ class Case:
     registrations: Mapping[str, Registration] = field(default_factory=lambda: EMPTY)
     connections: tuple[Connection, ...] | None = None
     ended: Mapping[str, int] = field(default_factory=lambda: EMPTY)
+    disabled: frozenset[tuple[str, str]] = frozenset()
     store: str | None = None  # `sqlite` or `postgresql`
     store_trouble: str | None = None  # why it could not be read: an error's reason
     faults: tuple[Fault, ...] = ()
@@ -162,6 +163,10 @@ class Case:
         return tuple(
             one for one in self.connections or () if one.key.provider == name and one.state in wanted
         )
+
+    def kept(self, one: Connection) -> bool:
+        """Whether this is a grant of a disabled user, which nothing uses or refreshes."""
+        return (one.key.tenant, one.key.user) in self.disabled
 
 
 def day(text: str) -> int:

@@ -153,7 +153,7 @@ def idle(case: Case) -> Iterator[Finding]:
         limit = one.facts.refresh_token.idle_expiry
         if not isinstance(limit, int):
             continue
-        live = [c for c in case.at(one.name, State.ACTIVE) if c.refreshable]
+        live = [c for c in case.at(one.name, State.ACTIVE) if c.refreshable and not case.kept(c)]
         stale = [c for c in live if NEAR * limit <= case.now - c.obtained_at]
         over = [c for c in stale if case.now - c.obtained_at >= limit]
         sure = one.sure("refresh_token.idle_expiry", at_best=Certainty.LIKELY)
@@ -188,7 +188,7 @@ def absolute(case: Case) -> Iterator[Finding]:
     """Grants near the provider's absolute limit since consent, or near the end that was told with the refresh
     token (B15)."""
     for one in case.each():
-        live = case.at(one.name, State.ACTIVE)
+        live = [c for c in case.at(one.name, State.ACTIVE) if not case.kept(c)]
         ending = {
             c.id: end.at
             for c in live

@@ -14,6 +14,7 @@ from authproxy.doctor import (
     hosts,
     launch,
     lifetimes,
+    offboarded,
     offline_access,
     redirects,
     scopes,
@@ -35,6 +36,7 @@ CHECKS: tuple[Check, ...] = (
     *endpoints.CHECKS,
     *clock.CHECKS,
     *fleet.CHECKS,
+    *offboarded.CHECKS,
     *launch.CHECKS,
 )
 

@@ -146,6 +146,16 @@ def _entries(node: document.Node) -> Iterator[tuple[str, document.Node]]:
         yield from ((key.text, value) for key, value in node.entries if isinstance(key, document.Scalar))
 
 
+async def disabled(vault: Vault) -> frozenset[tuple[str, str]]:
+    """Who is disabled, of every tenant."""
+    found: set[tuple[str, str]] = set()
+    after = 0
+    while changes := await vault.user_changes(after):
+        found |= {(one.tenant, one.user) for one in changes if one.disabled}
+        after = changes[-1].revision
+    return frozenset(found)
+
+
 async def stored(vault: Vault) -> tuple[tuple[Connection, ...], Mapping[str, int]]:
     """Every connection of a store without its secrets, and when the dead ones were found dead. Opens no token."""
     found: list[Connection] = []
