@@ -272,6 +272,53 @@ async def test_an_import_that_is_refused_puts_nothing_back_for_a_disabled_user(t
 
 
 @pytest.mark.scenario("I10", "I09")
+async def test_who_dies_after_saying_so_leaves_nothing_undone(house: House) -> None:
+    """Of all that is done only giving back comes after the one transaction, and that is owed."""
+    broker, other = await house.broker(), await house.broker()
+    await house.connect(broker)
+    await broker.vault.disable_user(
+        "default",
+        "alice",
+        at=int(house.clock.wall()),
+        by="ops",
+        reason=None,
+        keep_grants=False,
+        owing=broker.revocations.new,
+    )  # and then no more is heard of it
+    house.clock.push(LEASH)
+    with pytest.raises(UserDisabled):
+        await other.token()
+    assert await other.revocations.round() == 0, "who made the debt may still be paying it"
+    house.clock.push(120)
+    assert await other.revocations.round() == 1
+    assert house.sandbox.live_refresh_digests() == set()
+    await enable(other)
+    house.clock.push(LEASH)
+    with pytest.raises(ConnectionRequired):
+        await other.token()
+
+
+@pytest.mark.scenario("I10")
+async def test_a_steady_stream_of_requests_never_outlives_the_bound(house: House) -> None:
+    here, there = await house.broker(), await house.broker()
+    await house.connect(here)
+    for _ in range(20):
+        await here.token()
+        house.clock.push(0.3)
+    await disable(there, keep=True)
+    gone_at = house.clock.steady()
+
+    async def stream() -> None:
+        while house.clock.steady() - gone_at < 10 * LEASH:
+            await here.token()
+            house.clock.push(0.3)
+
+    with pytest.raises(UserDisabled):
+        await stream()
+    assert house.clock.steady() - gone_at <= LEASH + 0.1
+
+
+@pytest.mark.scenario("I10", "I09")
 async def test_the_report_claims_what_was_confirmed(house: House) -> None:
     """One provider is away, another one has no such door, and a third does it."""
     broker = await house.broker()
