@@ -58,6 +58,7 @@ def store_options(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
         environ,
         says="sqlite:///path, or postgresql://… (default: sqlite:///authproxy.db)",
         default="sqlite:///authproxy.db",
+        read=_store,
         metavar="URL",
     )
     environment_option(parser, environ)
@@ -111,6 +112,14 @@ def json_option(parser: argparse.ArgumentParser) -> None:
 def _tenant(text: str) -> str:
     if not text.strip() or not text.isprintable():
         raise ValueError("say the name of an organisation")
+    return text
+
+
+def _store(text: str) -> str:
+    if text.partition(":")[0] not in ("sqlite", "postgresql", "postgres"):
+        raise ValueError(
+            "say sqlite:///path or postgresql://host/database"
+        )  # never the text: it may have a password
     return text
 
 
