@@ -233,7 +233,8 @@ class Connection(asyncio.BufferedProtocol):
             return
         if self._readable(transport):
             # Read what is there before writing on: after an early answer and a reset, a failing write would
-            # take the transport down with the answer unread.
+            # take the transport down with the answer unread. What is read comes a turn of the loop after this.
+            await asyncio.sleep(0)
             await asyncio.sleep(0)
         # Not `writelines`: asyncio's from Python 3.12 on does not say when the upstream takes no more.
         transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
