@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from tests.kit.lanes import MODES, Lane, assert_closes, assert_problem, refused
@@ -265,6 +267,27 @@ async def test_a_broken_chunk_never_completes_a_request(lane: Lane, name: str, m
     whole = [m.head.start for m in upstream.requests if m.complete]
     assert whole == [b"GET /sentinel HTTP/1.1"]
     assert not any(b"smuggled" in m.head.raw for m in upstream.requests)
+
+
+@pytest.mark.parametrize("cut", range(0, 14))
+async def test_a_fault_behind_a_body_that_is_read_already_is_told(lane: Lane, cut: int) -> None:
+    """Wherever the pieces end: whoever waits for more of the body must learn that there is none."""
+    body = b"5\r\nhello\r\n0\r\nnonsense\r\n\r\n"
+    reached = asyncio.Event()
+
+    async def read(_: Upstream, wire: Wire) -> None:
+        await wire.head()
+        if cut > len(b"5\r\n"):
+            await wire.some()
+        reached.set()
+        await wire.rest()
+
+    async with lane.upstream(read), await lane.dial() as wire:
+        await wire.send(lane.ask(b"POST", b"/x", b"Transfer-Encoding: chunked") + body[:cut])
+        await asyncio.wait_for(reached.wait(), 5)
+        await wire.send(body[cut:])
+        assert_problem(await wire.response(), "bad_request")
+        await assert_closes(wire)
 
 
 GOOD = {

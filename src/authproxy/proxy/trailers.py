@@ -7,6 +7,7 @@ connection.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -80,11 +81,12 @@ class Chunks:
 class Ends:
     """Where the requests of one connection end, as their bytes pass."""
 
-    __slots__ = ("_bare", "_begun", "_chunks", "_left", "_line", "_lined", "_lost", "_misspelt")
+    __slots__ = ("_bare", "_begun", "_chunks", "_left", "_line", "_lined", "_lost", "_misspelt", "_open")
 
     def __init__(self) -> None:
         self._misspelt: list[Any] = []
         self._bare: list[Any] = []
+        self._open: Any = None  # the body that may be under way
         self._begun = b""  # the last bytes of a head that is not whole
         self._line = bytearray()  # its request line
         self._lined = False  # whether that is whole
@@ -110,13 +112,15 @@ class Ends:
 
         A body with more framing than it may have is marked as one that is not framed as announced.
         """
-        if full:
-            self._lose()
-            return
-        if len(taken) == 1 and not (self._begun or self._left or self._chunks) and _whole(data, *taken[0]):
+        between = not (full or self._begun or self._left or self._chunks)
+        if between and len(taken) == 1 and _whole(data, *taken[0]):
             if not (self._lost or _REQUEST_LINE(data)):
                 self._misspelt.append(taken[0][0])
             self._lost = False
+            return
+        self._notice(taken)
+        if full:
+            self._lose()
             return
         messages = iter(taken)
         at, size = 0, len(data)
@@ -132,13 +136,21 @@ class Ends:
         if next(messages, None) is not None:
             self._lose()
 
+    def _notice(self, taken: Sequence[tuple[Any, Any]]) -> None:
+        """A body in which the parser met a fault does not go on: it only tells of the fault, as of a request."""
+        for message, body in taken:
+            if getattr(message, "exc", None) is None:
+                self._open = body
+            elif self._open is not None and not self._open.is_eof():
+                _spoil(self._open)
+
     def _lose(self) -> None:
         self._begun, self._chunks, self._left, self._lost = b"", None, 0, True
 
     def _body(self, chunks: Chunks, data: bytes, at: int) -> int:
         at = chunks.feed(data, at)
         if chunks.excess:
-            chunks.content.set_exception(TransferEncodingError("too much framing"))
+            _spoil(chunks.content)
             self._lose()
         elif chunks.ended:
             self._chunks = None
@@ -175,6 +187,14 @@ class Ends:
         else:
             self._left = _length(message)
         return end + len(_END)
+
+
+def _spoil(content: Any) -> None:
+    """Whoever reads this body learns that it is not framed as announced."""
+    fault = TransferEncodingError("the body's framing is at fault")
+    content.set_exception(fault)
+    # aiohttp's reader, where the end of a chunk has just woken it, waits again without a look at what was set.
+    asyncio.get_running_loop().call_soon(content.set_exception, fault)
 
 
 def _whole(data: bytes, message: Any, body: Any) -> bool:
