@@ -178,10 +178,10 @@ def test_the_data_is_read_strictly(raw: dict[str, object]) -> None:
 def test_one_provider_costs_one_file() -> None:
     """Start-up pays for the providers in use: well under 50 ms for all six that most installations have."""
     packaged._entry.cache_clear()
-    started = time.perf_counter()
+    started = time.process_time()
     for name in ("google", "slack", "salesforce", "github", "hubspot", "microsoft"):
         made(name)
-    assert time.perf_counter() - started < 0.5  # some 10 ms; the bound only catches the 35-file mistake
+    assert time.process_time() - started < 0.5  # some 10 ms of our own, whatever else the machine does
     assert packaged._entry.cache_info().currsize <= 6
 
 
