@@ -94,7 +94,7 @@ class Proxy:
                 env=self.env,
                 cwd=self.directory,
             )
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 40
         while not self._ready():
             if self.process.poll() is not None:
                 raise AssertionError(f"serve ended with {self.process.returncode}:\n{self.words()}")

@@ -17,6 +17,8 @@ from tests.broker.receiver import SECRET, Receiver
 from tests.kit.process import Proxy
 from tests.kit.provider import Grant, Provider
 
+pytestmark = pytest.mark.timeout(120)  # rounds of the keeper and of what is owed are seconds apart
+
 
 @pytest.fixture
 def provider() -> Iterator[Provider]:
