@@ -49,7 +49,9 @@ def good(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_with_examples(command: Run, name: str) -> None:
-    told = command(name, "--help")
+    told = command(name, "--help", COLUMNS="80")
+    description = told.stdout.partition("\n\n")[2].partition("\noptions:")[0]
+    assert max(map(len, description.splitlines())) < 80
     assert (told.returncode, told.stderr) == (0, "")
     assert "examples:" in told.stdout
     assert f"authproxy {name}" in told.stdout

@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from shutil import get_terminal_size
+from textwrap import fill
 from typing import NamedTuple, Protocol
 
 from authproxy import __version__
@@ -213,6 +215,8 @@ def _parser(
         if name == named:
             chosen = _module(entry.module)
             chosen.arguments(one, environ)
+            # The formatter keeps the examples' lines as they are, and the description's with them.
+            one.description = fill(one.description or "", max(40, get_terminal_size().columns - 2))
     return parser, chosen
 
 
