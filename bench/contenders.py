@@ -119,7 +119,11 @@ class Authproxy(Prefixed):
         command = [sys.executable, "-m", "authproxy", "serve", "--config", str(file), "--log-level=warning"]
         command += ["--store", f"sqlite:///{store}", "--listen", f"127.0.0.1:{self.port}"]
         command += ["--control", f"127.0.0.1:{free_port()}"]
-        environ = {KEY_VARIABLE: key.read_text(), "SSL_CERT_FILE": str(self.world.authority)}
+        environ = {
+            KEY_VARIABLE: key.read_text(),
+            "SSL_CERT_FILE": str(self.world.authority),
+            "PYTHONDONTWRITEBYTECODE": "",  # bytecode is there, as in an installed package: from the second start on
+        }
         return self.run(command, environ)
 
     def configuration(self) -> Mapping[str, Any]:
