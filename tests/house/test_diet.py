@@ -19,6 +19,8 @@ NOT_AT_START = (
     "pydantic",
     "starlette",
     "asyncpg",  # the other store
+    "rich",  # for colours on a console
+    "pygments",
     "difflib",  # for what is misspelt
     "importlib.metadata",
     "authproxy.tools.kits",

@@ -88,14 +88,14 @@ def arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> No
 
 
 def run(args: argparse.Namespace) -> int:
+    import authproxy.log  # before all others: it says what structlog loads
     from authproxy.app import Address
     from authproxy.cli.configuration import load
     from authproxy.cli.session import demand_store, run_loop
     from authproxy.cli.worker import place_of
-    from authproxy.log import configure
 
     place = place_of(os.environ)
-    configure(args.log_level, None, **({} if place is None else {"worker": place.number}))
+    authproxy.log.configure(args.log_level, None, **({} if place is None else {"worker": place.number}))
     try:
         listen, control = Address.parse(args.listen), Address.parse(args.control)
     except ValueError as error:
