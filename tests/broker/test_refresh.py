@@ -778,13 +778,14 @@ async def test_asking_for_a_refresh_downgrades_nothing(
     house: House, fault: dict[str, Any], kind: type, state: State
 ) -> None:
     """The state changes with an outcome alone, and a token that is good goes on being served."""
-    broker = await house.broker(refresh=config.Refresh(deadline=0.5))
+    broker = await house.broker(refresh=config.Refresh(deadline=0.5 if "delay_s" in fault else 10.0))
     connection = await house.connect(broker)
     house.sandbox.switches.update(fault)
+    house.sandbox.hold()
     asking = asyncio.create_task(broker.grants.refresh(connection.id, tenant="default"))
     await house.sandbox.arrived(2)
-    if kind is not Ended:
-        assert (await house.row(broker)).state is State.ACTIVE, "while nobody knows"
+    assert (await house.row(broker)).state is State.ACTIVE, "while nobody knows"
+    house.sandbox.release()
     assert isinstance(await asking, kind)
     assert (await house.row(broker)).state is state
     if kind is Ended:

@@ -15,7 +15,7 @@ from authproxy.store.epoch import Epoch, Restored
 from authproxy.store.vault import Vault
 from tests.cli.test_key_rotation import until
 from tests.cli.test_reload import House
-from tests.store.conftest import keyring, postgres, url, vault  # noqa: F401 - fixtures
+from tests.store.conftest import database, keyring, postgres, url, vault  # noqa: F401 - fixtures
 from tests.store.parts import KEY, NOW, grant
 
 
