@@ -126,13 +126,20 @@ class Fleet:
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     made = Fleet(tmp_path_factory.mktemp("fleet"))
     try:
-        made.start()
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture
+def fleet(lasting: Fleet) -> Fleet:
+    """The same for all tests of a module, running; one of them ends it."""
+    if lasting.proxy.process is None or lasting.proxy.process.poll() is not None:
+        lasting.start()
+    return lasting
 
 
 @pytest.fixture(scope="module")

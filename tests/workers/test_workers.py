@@ -157,7 +157,6 @@ async def test_a_killed_worker_costs_what_it_had_under_way_and_no_more(fleet: Fl
 
 @pytest.mark.scenario("A21", "J09")
 async def test_sigterm_drains(fleet: Fleet) -> None:
-    """The last of this fleet."""
     await asyncio.to_thread(fleet.grant, "carol")
     begun, go_on = asyncio.Semaphore(0), asyncio.Event()
 
