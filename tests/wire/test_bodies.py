@@ -305,6 +305,34 @@ async def test_an_early_final_answer_reaches_an_agent_that_is_still_sending(
     assert not taken or taken[0] < announced / 2, "who has refused a body is not sent the rest of it"
 
 
+@pytest.mark.scenario("G07")
+@pytest.mark.parametrize("last", [b"0\r\n\r\n", b"2\r\nof\r\n0\r\n\r\n"])
+async def test_an_answer_that_ends_before_the_body_does_ends_in_order(lane: Lane, last: bytes) -> None:
+    """The agent may send the rest, which is dropped, and sees the end of the connection, no reset."""
+    begun = asyncio.Event()
+
+    async def early(_: Upstream, wire: Wire) -> None:
+        await wire.head()
+        await wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n")
+        await begun.wait()
+        await wire.send(last)
+        await wire.rest()
+
+    async with lane.upstream(early), await lane.dial() as wire:
+        await wire.send(lane.ask(b"POST", b"/x", b"Transfer-Encoding: chunked") + b"5\r\nhello\r\n")
+        head = await wire.head()
+        assert (head.status, head.one(b"connection")) == (200, b"close")
+        begun.set()
+        while await wire.line() != b"0\r\n":
+            pass
+        assert await wire.line() == b"\r\n"
+        for _ in range(20):
+            await wire.send(b"5\r\nhello\r\n")
+        await wire.send(b"0\r\n\r\n")
+        assert await wire.rest() == b""
+    assert "listener.internal" not in lane.proxy.words()
+
+
 @pytest.mark.scenario("G10")
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 @pytest.mark.parametrize("end", ["fin", "rst"])

@@ -101,6 +101,10 @@ class Turns(RequestHandler):
         if not self._force_close and self._lingering_time:
             try:
                 async with asyncio.timeout(self._lingering_time):
+                    if (other := content._waiter) is not None:  # noqa: SLF001 - aiohttp has no other word for a reader
+                        # An answer that was whole before the body was has ended the upload, which stops to read with
+                        # the loop's next turn; aiohttp allows one reader at a time.
+                        await asyncio.wait((other,))
                     while not content.is_eof():
                         await content.readany()
             except (TimeoutError, ConnectionError, HttpProcessingError, RequestPayloadError, Refusal):
