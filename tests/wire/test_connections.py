@@ -96,10 +96,15 @@ async def test_what_was_pipelined_behind_a_malformed_request_is_not_served(lane:
 
 @pytest.mark.scenario("G13")
 @pytest.mark.parametrize("before", [1, 3])
-async def test_a_malformed_request_does_not_take_those_before_it_along(lane: Lane, before: int) -> None:
+@pytest.mark.parametrize("apart", [0, 11])
+async def test_a_malformed_request_does_not_take_those_before_it_along(
+    lane: Lane, before: int, apart: int
+) -> None:
     async with lane.upstream([KEPT]) as upstream, await lane.dial() as wire:
         good = b"".join(lane.ask(rest=b"/%d" % n) for n in range(before))
-        await wire.send(good + b"GET / HTTP/1.1\r\nHost : x\r\n\r\n")
+        await wire.send(good[:apart])
+        await asyncio.sleep(0)
+        await wire.send(good[apart:] + b"GET / HTTP/1.1\r\nHost : x\r\n\r\n")
         for _ in range(before):
             assert (await wire.response()).status == 200
         assert_problem(await wire.response(), "bad_request")

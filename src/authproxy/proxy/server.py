@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from collections.abc import Awaitable
 from math import inf
 from typing import Any, Protocol, cast
@@ -48,14 +47,6 @@ _BODILESS = (
 
 HALF_CLOSED = 0.8
 """Seconds that a request under way is given after its agent has closed the sending half of the connection."""
-
-# Request lines that the C parser takes and RFC 9112 §3 does not: more than one space, and llhttp's other protocols.
-# What is plainly right is told first, without a search.
-_MISSPELT = re.compile(
-    rb"(?![A-Z]+ [!-~]+ HTTP/1\.[01]\r)"
-    rb"(?:\r\n)?(?:[A-Za-z-]+ {2}|[^\r\n]*(?: {2,}HTTP/| (?:RTSP|ICE)/)[0-9.]*\r)"
-)
-_VERSIONLESS = re.compile(rb"(?:\r\n)?[^ \r\n]+ [^ \r\n]* *\r")
 
 
 class PureParser(RuntimeError):
@@ -155,7 +146,6 @@ class Client(Turns):
         "cut_off",
         "ending",
         "ends",
-        "misspelt",
         "open_ended",
         "peer_is_local",
         "place",
@@ -174,7 +164,6 @@ class Client(Turns):
         self.content: Any = None  # the body of the request that was taken last
         self.chunked = False  # how it came
         self.ends = Ends()
-        self.misspelt = False
         self.open_ended = False  # whether the answer under way has no end but the connection's
         self.peer_is_local = False
         self.surplus: str | None = None  # the limit by which this connection is one too many
@@ -216,7 +205,8 @@ class Client(Turns):
     def data_received(self, data: bytes) -> None:
         # A head that cannot be read would take those before it along, if they came in one piece.
         for _ in range(_APART):
-            end = data.find(b"\r\n\r\n") + 4 if data.startswith(_BODILESS) else 0
+            begins = self._head_size or data.startswith(_BODILESS)
+            end = data.find(b"\r\n\r\n") + 4 if begins else 0
             if end < 4 or end == len(data):
                 break
             self._received(data[:end])
@@ -224,12 +214,10 @@ class Client(Turns):
         self._received(data)
 
     def _received(self, data: bytes) -> None:
-        first, self._silent_since = self._silent_since is not None, None
+        self._silent_since = None
         # Not by the current request, which there is none of for a turn of the loop after the message was taken: what
         # comes then is its body.
         head = not self._messages and (self.content is None or self.content.is_eof())
-        if head and (_MISSPELT.match(data) or (first and _VERSIONLESS.match(data))):
-            self.misspelt = True
         waiting = len(self._messages)
         super().data_received(data)
         self.ends.passed(data, list(self._messages)[waiting:], full=len(self._messages) >= MAX_MSG_QUEUE_SIZE)
@@ -366,7 +354,7 @@ class Client(Turns):
         if unread is not None:
             message = _UNREAD
         self.content, self.chunked = content, message.chunked
-        if self.misspelt or self.ends.misspelt(message):
+        if self.ends.misspelt(message):
             fault = BadRequest("the request line is not `METHOD target HTTP/1.1`", reason="syntax")
         if self.surplus is not None:
             fault = Overloaded("there are too many connections", reason=self.surplus)

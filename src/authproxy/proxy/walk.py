@@ -293,7 +293,6 @@ class Walk:
                 f"this user's {route.provider} is at {origin.host}", reason="instance", status=421
             )
         entry.host = origin.host
-        entry.attempts += 1
         entry.generation = usable.generation
         path, query = target
         head = message.request_head(
@@ -320,7 +319,10 @@ class Walk:
             upgrade=fields.websocket,
         )
         entry.leaves()
-        answer = await self._upstream.send(exchange)
+        try:
+            answer = await self._upstream.send(exchange)
+        finally:
+            entry.attempts += max(1, exchange.attempts)  # its repetition on a fresh connection too
         entry.returns()
         self._pauses.heard(route, usable.key, path, entry, answer)
         return answer
