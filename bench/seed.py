@@ -35,7 +35,7 @@ def configuration(world: World, routes: int, *, provider: str = "http://127.0.0.
     ports = {"plain": world.plain, "tls": world.tls, "events": world.events}
     hosts = [f"127.0.0.1:{port}" for port in ports.values()]
     rules = [
-        {"methods": ["GET"], "paths": ["/small", "/bytes/*", "/events"]},
+        {"methods": ["GET"], "paths": ["/small", "/bytes/*", "/text/*", "/events"]},
         {"methods": ["POST"], "paths": ["/take"]},
     ]
     table: dict[str, Any] = {}

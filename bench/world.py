@@ -25,6 +25,7 @@ USERS = 10
 TOKEN = "bench-" + "a" * 40
 MEGA = 10**6
 HUGE = 10**8
+_LINE = b'{"id": 1234567890, "name": "one of many records", "tags": ["a", "b"]}\n'.ljust(100, b" ")
 _NGINX = """
 worker_processes 1; daemon off; pid {folder}/upstream.pid; error_log stderr error; {user}
 events {{ worker_connections 8192; }}
@@ -37,6 +38,7 @@ http {{
     listen 127.0.0.1:{plain} backlog=4096; listen 127.0.0.1:{tls} ssl backlog=4096;
     ssl_certificate {folder}/leaf.pem; ssl_certificate_key {folder}/leaf.key; ssl_protocols TLSv1.3;
     location /bytes/ {{ default_type application/octet-stream; }}
+    location /text/ {{ default_type text/plain; }}
     location = /small {{ return 200 '{answer}'; }}
     # A body is read to its end before it is answered, as an API does.
     location = /take {{ proxy_pass http://inner; proxy_pass_request_body off; proxy_set_header Content-Length "";
@@ -78,6 +80,8 @@ class World:
 
     def _start_nginx(self, nginx: str) -> None:
         (self.folder / "files" / "bytes").mkdir(parents=True)
+        (self.folder / "files" / "text").mkdir()
+        (self.folder / "files" / "text" / str(MEGA)).write_bytes(_LINE * (MEGA // len(_LINE)))
         for size in (MEGA, HUGE):
             (self.folder / "files" / "bytes" / str(size)).write_bytes(os.urandom(1000) * (size // 1000))
         file = self.folder / "upstream.conf"
