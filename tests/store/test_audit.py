@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -98,6 +99,43 @@ async def test_a_full_queue_says_so_before_anything_is_done(vault: Vault) -> Non
     await trail.start()
     await trail.close()
     assert len(await records(vault, kind="request")) == 2
+
+
+async def test_who_comes_to_a_full_queue_waits_for_the_writer(vault: Vault) -> None:
+    trail = Trail(vault, queue=3, flush=3600)
+    await trail.start()
+    for _ in range(3):
+        trail.record("request")
+    assert trail.full
+    await asyncio.gather(*(trail.room(20) for _ in range(50)))  # which has it write before its hour is over
+    trail.reserve()
+    trail.waive()
+    await trail.close()
+    assert len(await records(vault, kind="request")) == 3
+
+
+async def test_a_queue_that_stays_full_refuses_after_a_while(vault: Vault) -> None:
+    trail = Trail(vault, queue=1)
+    trail.reserve()  # by a stream that is still open: no writer makes room for it
+    began = time.monotonic()
+    await trail.room(0.05)
+    assert time.monotonic() - began >= 0.05
+    with pytest.raises(Overloaded):
+        trail.reserve()
+
+
+async def test_a_store_that_is_away_lets_nobody_wait(vault: Vault) -> None:
+    trail = Trail(vault, queue=2, flush=0.01)
+    await trail.start()
+    await vault.close()
+    trail.record("request")
+    last = trail.record("request")
+    with pytest.raises(StoreUnavailable):
+        await trail.settled(last)
+    async with asyncio.timeout(20):
+        await trail.room(3600)
+    with pytest.raises(StoreUnavailable):
+        await trail.close(0.1)
 
 
 async def test_odd_fields_neither_stop_the_writer_nor_show_secrets(vault: Vault, trail: Trail) -> None:

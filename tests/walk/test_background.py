@@ -17,7 +17,7 @@ from tests.broker.receiver import SECRET, Receiver
 from tests.kit.process import Proxy
 from tests.kit.provider import Grant, Provider
 
-pytestmark = pytest.mark.timeout(120)  # rounds of the keeper and of what is owed are seconds apart
+pytestmark = pytest.mark.timeout(240)  # rounds of the keeper and of what is owed are seconds apart
 
 
 @pytest.fixture
@@ -45,8 +45,9 @@ def settings(provider: Provider, receiver: Receiver, **refresh: Any) -> dict[str
     }
 
 
-async def until(true: Callable[[], bool], seconds: float = 40.0) -> None:
-    """Polls another process, which has no other way to tell."""
+async def until(true: Callable[[], bool], seconds: float = 90.0) -> None:
+    """Polls another process, which has no other way to tell. Patient, for who was killed while it was telling a
+    webhook has a claim of a minute on that."""
     deadline = time.monotonic() + seconds
     while not await asyncio.to_thread(true):
         assert time.monotonic() < deadline

@@ -56,6 +56,7 @@ from authproxy.store.audit import Trail
 
 log = structlog.get_logger()
 
+_ROOM = 1.0  # seconds that a request waits for a place in the trail: agents that ask too fast are slowed down first
 TOOL = "tool"  # the way in of what we ask ourselves, for a tool's call
 _SAFE = frozenset(
     {"GET", "HEAD", "OPTIONS"}
@@ -113,6 +114,8 @@ class Walk:
         reply = Reply(incoming, entry, self._limits.max_scrub if behalf is None else behalf.limit)
         self.active += 1
         try:
+            if self._trail.full and self.active <= self._limits.max_requests:
+                await self._trail.room(_ROOM)
             self._admit(entry)
             await self._serve(incoming, entry, reply)
         except Refusal as refusal:

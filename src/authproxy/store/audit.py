@@ -35,8 +35,9 @@ from authproxy.store.vault import Vault
 _log = structlog.get_logger()
 
 _BATCH: Final = 500  # records that are not made to wait for more
-_MOST: Final = 2000  # records of one transaction, where that many wait already
-_LINKED: Final = 64  # records that are linked in one go, while the event loop waits
+_MOST: Final = 5000  # records of one transaction, where that many wait already
+_LINKED: Final = 64  # records that are linked in one go at least, while the event loop waits
+_TURNS: Final = 4  # of the event loop that linking a batch takes at most: a busy loop's are long
 _EVENTS: Final = 100
 _POLL: Final = 1.0  # seconds between looks at the outbox: events of dead processes, and of vaults in this one
 _BACKOFF_MAX: Final = 5.0
@@ -91,6 +92,7 @@ class Trail:
         self._next_checkpoint = 0.0
         self._wake = asyncio.Event()
         self._urgent = asyncio.Event()
+        self._freed = asyncio.Event()  # that a batch was written, or could not be
         self._writing = asyncio.Lock()
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._failing = False
@@ -116,6 +118,17 @@ class Trail:
         """Raises Overloaded, before anything is done, where a record could not be kept."""
         if self.full:
             raise Overloaded("the audit trail cannot keep up", reason="audit_queue")
+
+    async def room(self, seconds: float) -> None:
+        """Waits while nothing more can be accepted and the writer gets on: at most for so many seconds."""
+        self._urgent.set()
+        try:
+            async with asyncio.timeout(seconds):
+                while self.full and not self._failing:
+                    self._freed.clear()
+                    await self._freed.wait()
+        except TimeoutError:
+            return  # whoever asked for room is refused it
 
     def reserve(self) -> None:
         """Keeps a place for one record, so that work begun now can be recorded whatever happens until it ends.
@@ -332,6 +345,7 @@ class Trail:
         self._written += count
         for _ in range(count):
             self._queue.popleft()
+        self._freed.set()
         ready = [future for number, future in self._waiters if number <= self._written]
         self._waiters = [waiter for waiter in self._waiters if waiter[0] > self._written]
         for future in ready:
@@ -340,6 +354,7 @@ class Trail:
 
     def _fail(self, error: StoreUnavailable) -> None:
         self._failing = True
+        self._freed.set()
         self.failed_writes += 1
         _log.error(
             "audit_write_failed", reason=error.reason, waiting=len(self._queue), failed=self.failed_writes
@@ -374,8 +389,9 @@ async def _linked(head: Head, records: Sequence[Record]) -> tuple[list[Sequence[
     """In pieces, on the loop's own thread: another one would fight with it for the interpreter, at a price that is
     higher than the work's."""
     rows: list[Sequence[Value]] = []
-    for at in range(0, len(records), _LINKED):
-        more, head = link(head, records[at : at + _LINKED])
+    piece = max(_LINKED, -(-len(records) // _TURNS))
+    for at in range(0, len(records), piece):
+        more, head = link(head, records[at : at + piece])
         rows += more
         await asyncio.sleep(0)
     return rows, head

@@ -42,7 +42,7 @@ _WORDS: Final = {
     "strict": " STRICT",
 }
 _ONE_ROW: Final = re.compile(r"\bVALUES\s*(\([?,\s]+\))")
-_TOGETHER: Final = (500, 100, 20)  # rows that are inserted with one statement, as many as there are
+_TOGETHER: Final = (2000, 500, 100, 20)  # rows that are inserted with one statement, as many as there are
 _FAR_FILESYSTEMS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "afs", "ceph", "lustre"}
 )
