@@ -325,7 +325,9 @@ class EgressGuard:
             ip = ip_address(host)
         except ValueError:
             raise self._blocked(host) from None
-        if str(ip) != host or "%" in host:
+        # An IPv4 address has a spelling of its own, and Python 3.13 writes mapped ones otherwise than 3.11.
+        mapped = isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None
+        if mapped or str(ip) != host or "%" in host:
             raise self._blocked(host)
         return ip
 
