@@ -9,7 +9,6 @@ import pytest
 from authproxy.core.bounds import Allowance, Limits, Shares
 from authproxy.core.config import ProviderChoice, RouteChoice
 from authproxy.core.errors import Overloaded
-from authproxy.proxy import limits
 from authproxy.proxy.limits import Crowd, Gate, Turnstile
 from authproxy.proxy.record import Entry
 
@@ -96,9 +95,8 @@ def test_full_buckets_are_forgotten() -> None:
         assert gate.held <= 100 + 3, "those of the last tenth of a second, and no more"
 
 
-def test_buckets_are_bounded_whatever_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MOST", 100)
-    gate = Gate("", "user", Allowance(rate=0.001, burst=5))
+def test_buckets_are_bounded_whatever_is_named() -> None:
+    gate = Gate("", "user", Allowance(rate=0.001, burst=5), most=100)
     for number in range(1000):
         gate.enter(number, 1.0)
         gate.leave(number)

@@ -41,7 +41,12 @@ class House:
     """Pauses at a time of our own, with one user's requests to GitHub."""
 
     def __init__(
-        self, choice: ProviderChoice | None = None, *, longest: float = LONGEST, **route: object
+        self,
+        choice: ProviderChoice | None = None,
+        *,
+        longest: float = LONGEST,
+        most: int = pauses.MOST,
+        **route: object,
     ) -> None:
         self.now = 1000.0
         choice = choice or ProviderChoice(catalogue=GITHUB, client_id="x", client_auth="none")
@@ -57,6 +62,7 @@ class House:
             longest,
             lambda _name: provider,
             self.metrics,
+            most=most,
             clock=lambda: 1.8e9 + self.now,
             tick=lambda: self.now,
         )
@@ -162,9 +168,9 @@ def test_an_api_that_nobody_has_described_is_believed_for_one_path() -> None:
     assert house.free("/b"), "the time that was told is over, and this is a first one again"
 
 
-def test_first_words_are_bounded_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pauses, "MOST", 50)
-    house = House(ProviderChoice(issuer="https://id.example", client_id="x", client_auth="none"))
+def test_first_words_are_bounded_and_forgotten() -> None:
+    undescribed = ProviderChoice(issuer="https://id.example", client_id="x", client_auth="none")
+    house = House(undescribed, most=50)
     for number in range(500):
         house.told(60, path=f"/{number}")
     assert len(house.pauses._heralds) <= 50
@@ -294,9 +300,8 @@ def test_a_user_s_and_the_app_s_pause_end_each_by_itself() -> None:
     assert len(house.pauses) == 0
 
 
-def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pauses, "MOST", 50)
-    house = House()
+def test_what_is_remembered_is_bounded() -> None:
+    house = House(most=50)
     for number in range(500):
         house.told(60, user=f"user-{number}")
     assert len(house.pauses) <= 51

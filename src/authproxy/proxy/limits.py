@@ -28,10 +28,12 @@ _OF = {"": "", "provider": " at this provider", "route": " on this route"}
 class Gate:
     """One allowance, for each key apart."""
 
-    __slots__ = ("_at_once", "_burst", "_due", "_interval", "_of", "_reason", "_under_way", "_who")
+    __slots__ = ("_at_once", "_burst", "_due", "_interval", "_most", "_of", "_reason", "_under_way", "_who")
 
-    def __init__(self, place: str, whose: str, allowance: Allowance) -> None:
-        """`place` is what the allowance is of (`provider`, `route`), or empty; `whose` is of `_WHO`."""
+    def __init__(self, place: str, whose: str, allowance: Allowance, *, most: int = MOST) -> None:
+        """`place` is what the allowance is of (`provider`, `route`), or empty; `whose` is of `_WHO`; `most` is how
+        many buckets are remembered."""
+        self._most = most
         self._reason = "_".join(word for word in (place, "" if place and whose == "total" else whose) if word)
         self._who, self._of = _WHO[whose], _OF[place]
         self._under_way: dict[Hashable, int] = {}
@@ -90,7 +92,7 @@ class Gate:
         due = self._due
         for _ in range(2):
             oldest = next(iter(due))
-            if due[oldest] > now and len(due) <= MOST:
+            if due[oldest] > now and len(due) <= self._most:
                 return
             del due[oldest]
             if not due:

@@ -56,10 +56,12 @@ class Pauses:
         provider_of: Callable[[str], Provider],
         metrics: Metrics,
         *,
+        most: int = MOST,
         clock: Callable[[], float] = time.time,
         tick: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`longest` is in seconds; 0: there are none."""
+        """`longest` is in seconds; 0: there are none. `most` is how many are remembered."""
+        self._most = most
         self._longest = longest
         self._provider_of = provider_of
         self._metrics = metrics
@@ -138,7 +140,7 @@ class Pauses:
     def _fade(self, now: float) -> None:
         for _ in range(2):
             oldest = next(iter(self._heralds), None)
-            if oldest is not None and (self._heralds[oldest] <= now or len(self._heralds) >= MOST):
+            if oldest is not None and (self._heralds[oldest] <= now or len(self._heralds) >= self._most):
                 del self._heralds[oldest]
 
     def _begin(self, bucket: Hashable, asked: Asked, route: Route) -> None:
@@ -165,7 +167,7 @@ class Pauses:
             oldest = next(iter(self._pauses), None)
             if oldest is None:
                 return
-            if now < self._pauses[oldest].until + _AFTER and len(self._pauses) < MOST:
+            if now < self._pauses[oldest].until + _AFTER and len(self._pauses) < self._most:
                 return
             del self._pauses[oldest]
 
