@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
 from pathlib import Path
@@ -21,9 +22,8 @@ BOB = KEY._replace(user="bob")
 
 
 def change(path: Path, sql: str, *values: object) -> None:
-    with sqlite3.connect(path) as db:
+    with contextlib.closing(sqlite3.connect(path)) as db, db:  # closed also where the statement is refused
         db.execute(sql, values)
-    db.close()
 
 
 def read(path: Path, sql: str, *values: object) -> list[tuple[object, ...]]:
